@@ -1,0 +1,3 @@
+from calipers.data.dataset import DataSet
+
+__all__ = ["DataSet"]

@@ -1,0 +1,22 @@
+"""What the adversary may do: norms, balls, boxes and the moves inside them. Imports nothing of ours but errors."""
+
+from calipers.threats.balls import inside, project, sample, steepest
+from calipers.threats.box import Box
+from calipers.threats.norms import NORMS, Norm, check_norm, distance, dual, norm, norm_of
+from calipers.threats.threat import Threat
+
+__all__ = [
+    "NORMS",
+    "Box",
+    "Norm",
+    "Threat",
+    "check_norm",
+    "distance",
+    "dual",
+    "inside",
+    "norm",
+    "norm_of",
+    "project",
+    "sample",
+    "steepest",
+]

@@ -1,0 +1,71 @@
+"""The input box: the values an input may take at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calipers.errors import BadInput
+
+__all__ = ["Box"]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    r"""{x : lo ≤ x ≤ hi}, elementwise; a side may be infinite.
+
+    Arguments:
+        lo, hi: numbers, or tensors of an example's shape, in the units of ``x``.
+
+    Example:
+        >>> Box(0, 1)
+        Box(0.0, 1.0)
+        >>> Box(0, 1).clamp(torch.tensor([-0.5, 0.5, 2.0]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+
+    lo: float | Tensor = 0.0
+    hi: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        lo, hi = torch.as_tensor(self.lo, dtype=torch.float64), torch.as_tensor(self.hi, dtype=torch.float64)
+        if torch.isnan(lo).any() or torch.isnan(hi).any() or not bool((lo < hi).all()):
+            raise BadInput("input box", expected="lo < hi everywhere", got=f"lo={self.lo}, hi={self.hi}")
+
+    def __repr__(self) -> str:
+        def show(side: float | Tensor) -> str:
+            if isinstance(side, Tensor) and side.dim():
+                return f"[{side.min().item():g}…{side.max().item():g}, {tuple(side.shape)}]"
+            return str(float(side))
+
+        return f"Box({show(self.lo)}, {show(self.hi)})"
+
+    def sides(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """``lo`` and ``hi`` as tensors of the dtype and device of ``like``, broadcastable to a batch."""
+        return (
+            torch.as_tensor(self.lo, dtype=like.dtype, device=like.device),
+            torch.as_tensor(self.hi, dtype=like.dtype, device=like.device),
+        )
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """The point of the box nearest to ``x``."""
+        lo, hi = self.sides(x)
+        return torch.minimum(torch.maximum(x, lo), hi)
+
+    def contains(self, x: Tensor) -> Tensor:
+        r"""Whether each example lies in the box: x (N, \*shape) → bool (N,)."""
+        lo, hi = self.sides(x)
+        return ((x >= lo) & (x <= hi)).flatten(1).all(1)
+
+    @property
+    def width(self) -> float:
+        """The longest side; ∞ if a side is infinite."""
+        return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every side is finite."""
+        return math.isfinite(self.width)
