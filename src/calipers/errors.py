@@ -24,9 +24,7 @@ class BadInput(ValueError):
         calipers.errors.BadInput: eps: expected a number > 0, got -0.1
     """
 
-    def __init__(
-        self, what: str, *, expected: object = None, got: object = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, expected: object = None, got: object = None, hint: str | None = None) -> None:
         parts = [f"expected {expected}"] if expected is not None else []
         parts += [f"got {got}"] if got is not None else []
         sentence = what + (": " + ", ".join(parts) if parts else "")

@@ -1,0 +1,37 @@
+"""How small a change breaks it? Attacks: functions of (model, x, y, threat) that return witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from calipers.attacks.apgd import apgd
+from calipers.attacks.fmn import fmn
+from calipers.attacks.linear import affine_map, linear
+from calipers.attacks.losses import LOSSES, Loss
+from calipers.attacks.pgd import fgsm, pgd
+from calipers.attacks.result import AttackResult
+from calipers.attacks.search import noise, refine
+
+__all__ = [
+    "ATTACKS",
+    "LOSSES",
+    "AttackResult",
+    "Loss",
+    "affine_map",
+    "apgd",
+    "fgsm",
+    "fmn",
+    "linear",
+    "noise",
+    "pgd",
+    "refine",
+]
+
+ATTACKS: dict[str, Callable[..., AttackResult]] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "apgd": apgd,
+    "fmn": fmn,
+    "linear": linear,
+    "noise": noise,
+}

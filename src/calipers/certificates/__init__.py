@@ -1,0 +1,28 @@
+"""Within what radius is it safe? Certificates: functions of (model, x, y, norm) that return radii with a guarantee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from calipers.certificates.affine import affine
+from calipers.certificates.certificate import Bound, Certified, Estimate, Numerical, Probabilistic, UnknownOperator
+from calipers.certificates.interval import interval
+from calipers.certificates.lipschitz import lipschitz
+from calipers.certificates.operator_norms import convolution_norm, matrix_norm
+
+__all__ = [
+    "CERTIFICATES",
+    "Bound",
+    "Certified",
+    "Estimate",
+    "Numerical",
+    "Probabilistic",
+    "UnknownOperator",
+    "affine",
+    "convolution_norm",
+    "interval",
+    "lipschitz",
+    "matrix_norm",
+]
+
+CERTIFICATES: dict[str, Callable[..., Bound]] = {"affine": affine, "lipschitz": lipschitz, "interval": interval}

@@ -1,3 +1,31 @@
-from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were
+"""What is attacked: classifiers, how they are made and loaded, and references whose truth is known."""
 
-__all__ = ["Classifier", "ModelInTrainMode", "as_they_were"]
+from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were
+from calipers.models.digest import digest
+from calipers.models.factory import made_by, plugins
+from calipers.models.layers import Normalize, OneVsOne, linear
+from calipers.models.load import load
+from calipers.models.reference import Reference, references
+from calipers.models.sklearn import from_sklearn
+from calipers.models.zoo import ARCHITECTURES, TRAINED, Architecture, Recipe, trained
+
+__all__ = [
+    "ARCHITECTURES",
+    "TRAINED",
+    "Architecture",
+    "Classifier",
+    "ModelInTrainMode",
+    "Normalize",
+    "OneVsOne",
+    "Recipe",
+    "Reference",
+    "as_they_were",
+    "digest",
+    "from_sklearn",
+    "linear",
+    "load",
+    "made_by",
+    "plugins",
+    "references",
+    "trained",
+]

@@ -112,9 +112,7 @@ class Classifier:
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2 or logits.shape[1] < 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise BadInput(f"output of {name}", expected="logits of shape (N, K) with K >= 2", got=got)
-        return cls(
-            module, tuple(shape), logits.shape[1], bounds, dtype, first.device, name, class_names, origin
-        )
+        return cls(module, tuple(shape), logits.shape[1], bounds, dtype, first.device, name, class_names, origin)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of a batch, as the user's own call would give them."""

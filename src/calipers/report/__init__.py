@@ -1,0 +1,6 @@
+"""How a run is told: records in, one self-contained page (or a few lines of text) out. Open ``page.py`` first."""
+
+from calipers.report.page import render, write
+from calipers.report.text import side_by_side, table
+
+__all__ = ["render", "side_by_side", "table", "write"]

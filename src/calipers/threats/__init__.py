@@ -2,6 +2,7 @@
 
 from calipers.threats.balls import inside, project, sample, steepest
 from calipers.threats.box import Box
+from calipers.threats.halfspace import cross, leave_cell
 from calipers.threats.norms import NORMS, Norm, check_norm, distance, dual, norm, norm_of
 from calipers.threats.threat import Threat
 
@@ -11,9 +12,11 @@ __all__ = [
     "Norm",
     "Threat",
     "check_norm",
+    "cross",
     "distance",
     "dual",
     "inside",
+    "leave_cell",
     "norm",
     "norm_of",
     "project",

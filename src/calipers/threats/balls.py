@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from calipers.threats.box import Box
-from calipers.threats.norms import Norm, distance
+from calipers.threats.norms import Norm, distance, norm
 
 __all__ = ["inside", "project", "sample", "steepest"]
 
@@ -56,7 +56,7 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
         return eps.floor()
     unit = torch.finfo(x.dtype).eps / 2
     size = x.abs() + eps[:, None]
-    stretch = {"linf": size.amax(1), "l2": size.norm(dim=1), "l1": size.sum(1)}[name]
+    stretch = norm(size, name)
     # 8 for the norm's own roundings; the sums of L1 and L2 are taken pairwise, far under d·unit.
     slack = unit * (stretch + 8 * eps) if name == "linf" else unit * (2 * stretch + 32 * eps)
     return (eps - slack).clamp_min(0)
@@ -65,7 +65,7 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
 def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     """min(t·|δ|, c) with the largest t ≤ 1 that keeps the norm at most the radius."""
     full = torch.minimum(size, room)
-    over = (full.norm(dim=1, keepdim=True) > radius)
+    over = norm(full, "l2")[:, None] > radius
     if not bool(over.any()):
         return full
     free = torch.ones_like(size, dtype=torch.bool)
@@ -139,7 +139,7 @@ def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int = 
     if name == "l2":
         # Scaling by the largest entry first keeps tiny gradients from vanishing in the square.
         scaled = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-        return (scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-30)).view_as(grad)
+        return (scaled / norm(scaled, "l2")[:, None].clamp_min(1e-30)).view_as(grad)
     size = flat.abs() if room is None else torch.where(room.flatten(1) > 0, flat.abs(), 0.0)
     top = size.topk(min(count, size.shape[1]), dim=1).indices
     step = torch.zeros_like(flat).scatter(1, top, flat.sign().gather(1, top) * (size.gather(1, top) > 0))
@@ -166,7 +166,7 @@ def sample(x: Tensor, eps: Tensor | float, name: Norm, box: Box, draw: Draw) -> 
     elif name == "l2":
         direction = draw("normal", (n, d))
         length = draw("uniform", (n, 1)) ** (1 / d) * radius
-        step = direction / direction.norm(dim=1, keepdim=True) * length
+        step = direction / norm(direction, "l2")[:, None] * length
     elif name == "l1":
         # d of d + 1 normalised exponentials are uniform in the solid simplex.
         parts = -torch.log1p(-draw("uniform", (n, d + 1)))

@@ -65,6 +65,10 @@ class Box:
         """The longest side; ∞ if a side is infinite."""
         return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
 
+    def scale(self, x: Tensor) -> float:
+        """A length typical of the inputs: the width, or twice the largest |x| plus one where the box is infinite."""
+        return self.width if self.bounded else 2.0 * float(x.abs().max()) + 1.0
+
     @property
     def bounded(self) -> bool:
         """Whether every side is finite."""

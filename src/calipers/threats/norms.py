@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,9 +21,10 @@ _DUAL: dict[str, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 def check_norm(name: str) -> Norm:
     """``name`` itself if it is one of the four norms; a sentence with the nearest otherwise."""
-    if name not in NORMS:
-        raise BadInput("norm", expected="linf, l2, l1 or l0", got=repr(name), hint=nearest(name, NORMS))
-    return cast(Norm, name)
+    for known in NORMS:
+        if name == known:
+            return known
+    raise BadInput("norm", expected="linf, l2, l1 or l0", got=repr(name), hint=nearest(name, NORMS))
 
 
 def norm_of(name: Norm) -> float:
@@ -66,7 +67,8 @@ def norm(delta: Tensor, name: Norm) -> Tensor:
     if name == "linf":
         return flat.abs().amax(1)
     if name == "l2":
-        return flat.norm(dim=1)
+        length: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return length
     if name == "l1":
         return flat.abs().sum(1)
     return (flat != 0).sum(1).to(delta.dtype)

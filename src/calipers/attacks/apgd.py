@@ -1,0 +1,202 @@
+"""Auto-PGD: PGD with momentum that halves its step size and goes back to its best point when progress stalls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, column, likely_targets
+from calipers.attacks.losses import Loss, find_loss
+from calipers.attacks.result import AttackResult
+from calipers.attacks.search import attack
+from calipers.errors import BadInput
+from calipers.models import Classifier
+from calipers.threats import Threat, norm, project, sample, steepest
+
+__all__ = ["apgd"]
+
+
+def _begin(ask: Ask, rows: Rows, targets: int) -> None:
+    """What both variants start from: a random point, or where the smaller radius ended; nothing remembered."""
+    rows.target = likely_targets(rows, targets)
+    fresh = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
+    goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
+    rows.z = torch.where(column(goes_on, rows.x), rows.z, fresh)
+    rows.top, rows.top_z, rows.top_grad = torch.full_like(rows.eps, -torch.inf), rows.z, torch.zeros_like(rows.z)
+
+
+def _remember(rows: Rows, seen: Seen) -> None:
+    """Keep the point of the largest loss, with its gradient."""
+    more = seen.value > rows.top
+    rows.top = torch.where(more, seen.value, rows.top)
+    rows.top_z = torch.where(column(more, rows.z), rows.z, rows.top_z)
+    rows.top_grad = torch.where(column(more, rows.z), seen.grad, rows.top_grad)
+
+
+@dataclass(frozen=True)
+class _APGD:
+    """The L∞ and L2 variant (Croce & Hein 2020, Algorithm 1)."""
+
+    loss: Loss
+    steps: int
+    targets: int = 0
+    minimal: bool = False
+
+    @property
+    def looks(self) -> int:
+        return self.steps + 1
+
+    @property
+    def gradients(self) -> int:
+        return self.steps
+
+    @cached_property
+    def window(self) -> Tensor:
+        """At a checkpoint the number of steps since the one before, else 0: shape (steps + 1,)."""
+        first, least, fall = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
+        window, at, width = torch.zeros(self.steps + 2, dtype=torch.int64), 0, first
+        while at + width <= self.steps:
+            at += width
+            window[at] = width
+            width = max(width - fall, least)
+        return window
+
+    def start(self, ask: Ask, rows: Rows) -> None:
+        _begin(ask, rows, self.targets)
+        rows.size, rows.before = 2 * rows.eps, rows.z
+        rows.last = rows.top.clone()
+        rows.rises = torch.zeros_like(rows.k)
+        rows.halved, rows.top_then = torch.ones_like(rows.k, dtype=torch.bool), rows.top.clone()
+
+    def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
+        rows.rises = rows.rises + (seen.value > rows.last) * (rows.k > 0)
+        rows.last = seen.value
+        _remember(rows, seen)
+        z, grad = self._checkpoint(rows, seen)
+        inside = (rows.x, rows.eps, ask.threat.norm, ask.model.box)
+        ahead = project(
+            z + column(rows.size, z) * steepest(seen.grad if grad is None else grad, ask.threat.norm), *inside
+        )
+        if grad is None and bool((rows.k == 0).all()):
+            momentum = ahead
+        else:
+            share = column(torch.where(rows.k == 0, 1.0, 0.75).to(z.dtype), z)
+            momentum = project(z + share * (ahead - z) + (1 - share) * (z - rows.before), *inside)
+        rows.before, rows.z = z, momentum
+
+    def _checkpoint(self, rows: Rows, seen: Seen) -> tuple[Tensor, Tensor | None]:
+        """At a checkpoint without progress: half the step size, back to the best point. The point to step from."""
+        window = self.window.to(rows.k.device)[rows.k.clamp_min(0)]
+        here = window > 0
+        if not bool(here.any()):
+            return rows.z, None
+        few_rises = rows.rises <= 0.75 * window
+        no_gain = ~rows.halved & (rows.top_then >= rows.top)
+        halve = here & (few_rises | no_gain)
+        rows.size = torch.where(halve, rows.size / 2, rows.size)
+        rows.halved = torch.where(here, halve, rows.halved)
+        rows.top_then = torch.where(here, rows.top, rows.top_then)
+        rows.rises = torch.where(here, 0, rows.rises)
+        back = column(halve, rows.z)
+        return torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
+
+
+@dataclass(frozen=True)
+class _SparseAPGD:
+    """The L1 variant, which adapts how many coordinates a step moves (Croce & Hein 2021, Algorithm 1)."""
+
+    loss: Loss
+    steps: int
+    targets: int = 0
+    minimal: bool = False
+
+    @property
+    def looks(self) -> int:
+        return self.steps + 1
+
+    @property
+    def gradients(self) -> int:
+        return self.steps
+
+    def start(self, ask: Ask, rows: Rows) -> None:
+        _begin(ask, rows, self.targets)
+        d = rows.x[0].numel()
+        rows.size = rows.eps.clone()
+        rows.count = torch.full_like(rows.eps, 0.2 * d)
+        rows.spread = torch.full_like(rows.eps, float(d))
+
+    def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
+        _remember(rows, seen)
+        every = max(int(0.04 * self.steps), 1)
+        here = (rows.k > 0) & (rows.k % every == 0)
+        used = norm(rows.top_z - rows.x, "l0")
+        sparser = here & (used < 0.95 * rows.spread)
+        slower = (rows.size / 1.5).maximum(rows.eps / 10)
+        rows.size = torch.where(sparser, rows.eps, torch.where(here, slower, rows.size))
+        rows.count = torch.where(here, used / 1.5, rows.count)
+        rows.spread = torch.where(here, used, rows.spread)
+        back = column(sparser, rows.z)
+        z, grad = torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
+        lo, hi = ask.model.box.sides(z)
+        # A coordinate at its bound would waste its share of the step.
+        grad = torch.where(torch.where(grad > 0, hi - z, z - lo) > 0, grad, 0.0)
+        rows.z = project(
+            z + column(rows.size, z) * _sparse_sign(grad, rows.count), rows.x, rows.eps, "l1", ask.model.box
+        )
+
+
+def _sparse_sign(grad: Tensor, count: Tensor) -> Tensor:
+    """sign(g)/k on each example's own k largest |g|."""
+    size = grad.flatten(1).abs()
+    keep = count.round().clamp(1, size.shape[1]).long()
+    ranked = size.sort(dim=1, descending=True).values
+    chosen = (size >= ranked.gather(1, keep[:, None] - 1)) & (size > 0)
+    sign = grad.flatten(1).sign() * chosen
+    return (sign / chosen.sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+
+
+def apgd(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    steps: int = 100,
+    loss: str | Loss = "ce",
+    targets: int = 0,
+    **options: Unpack[Options],
+) -> AttackResult:
+    r"""Auto-PGD: step size 2·eps at first, momentum 0.75, halved at checkpoints where progress stalls.
+
+    z' = Π(z + η·v), z ← Π(z + 0.75·(z' − z) + 0.25·(z − z_before)); at a checkpoint η is halved and the search goes
+    back to its best point if fewer than 75 % of the steps raised the loss, or neither η nor the best changed since
+    the last one. In L1 the number of moved coordinates follows the sparsity of the best point.
+
+    Arguments:
+        model, x, y, threat, options: as for :func:`calipers.attacks.pgd`.
+        steps: gradient steps; 100 in the paper.
+        loss: ``"ce"`` or ``"dlr"`` in the paper; any of :data:`calipers.attacks.LOSSES`.
+        targets: aim at this many of the likeliest other classes in turn (9 in the paper's targeted attack).
+
+    Source: "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
+    (Croce & Hein 2020), Algorithm 1; "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers"
+    (Croce & Hein 2021), Algorithm 1. The losses differ from the papers' in being blind to the scale of the logits.
+
+    Example:
+        >>> model = Classifier.of(torch.nn.Linear(3, 4).double(), shape=(3,), box=(-9, 9))
+        >>> x = torch.zeros(1, 3, dtype=torch.float64)
+        >>> y = model(x).argmax(1)
+        >>> apgd(model, x, y, Threat("l2", 8.0), steps=10).success.item()
+        True
+    """
+    if steps < 1:
+        raise BadInput("steps of APGD", expected="at least 1", got=steps)
+    if threat.norm == "l0":
+        raise BadInput("norm of APGD", expected="linf, l2 or l1", got="'l0'", hint="pgd and fmn take l0")
+    variant = _SparseAPGD if threat.norm == "l1" else _APGD
+    method: Method = variant(find_loss(loss), steps, targets)
+    return attack(method, model, x, y, threat, **options)

@@ -1,0 +1,132 @@
+"""FGSM and PGD: steepest ascent of a loss inside the ball."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from calipers.attacks.engine import Ask, Options, Rows, Seen, column, likely_targets
+from calipers.attacks.losses import Loss, find_loss
+from calipers.attacks.result import AttackResult
+from calipers.attacks.search import attack
+from calipers.errors import BadInput
+from calipers.models import Classifier
+from calipers.threats import Threat, project, sample, steepest
+
+__all__ = ["fgsm", "pgd"]
+
+
+@dataclass(frozen=True)
+class _PGD:
+    """z ← Π(z + step·v) with v the steepest step, or the gradient itself."""
+
+    loss: Loss
+    steps: int
+    step_size: float | None
+    random_start: bool
+    raw: bool = False
+    targets: int = 0
+    warm: bool = True
+    minimal: bool = False
+
+    @property
+    def looks(self) -> int:
+        return self.steps + 1
+
+    @property
+    def gradients(self) -> int:
+        return self.steps
+
+    def start(self, ask: Ask, rows: Rows) -> None:
+        rows.target = likely_targets(rows, self.targets)
+        fresh = rows.x
+        if self.random_start:
+            fresh = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
+        # The first restart at a larger radius goes on from where the smaller one ended, which lies inside it.
+        goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0) & self.warm
+        rows.z = torch.where(column(goes_on, rows.x), rows.z, fresh)
+
+    def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
+        norm, box = ask.threat.norm, ask.model.box
+        size = column(self._size(ask, rows), rows.x)
+        if self.raw:
+            move = seen.grad
+        else:
+            lo, hi = box.sides(rows.z)
+            room = torch.where(seen.grad > 0, hi - rows.z, rows.z - lo)
+            d = rows.x[0].numel()
+            # One coordinate in a hundred at a time mixes on images (Tramèr & Boneh 2019) and is exact for small d.
+            count = max(int(rows.eps.max()), 1) if norm == "l0" else max(d // 100, 1)
+            move = steepest(seen.grad, norm, room, count)
+        rows.z = project(rows.z + size * move, rows.x, rows.eps, norm, box)
+
+    def _size(self, ask: Ask, rows: Rows) -> Tensor:
+        if self.step_size is not None:
+            return torch.full_like(rows.eps, self.step_size)
+        if ask.threat.norm == "l0":
+            return torch.full_like(rows.eps, ask.model.box.scale(rows.x) / 2)
+        return 2.5 * rows.eps / self.steps
+
+
+def pgd(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    loss: str | Loss = "margin",
+    random_start: bool = True,
+    raw: bool = False,
+    targets: int = 0,
+    **options: Unpack[Options],
+) -> AttackResult:
+    r"""Projected gradient ascent: z ← Π_{ball ∩ box}(z + step_size · v), v = argmax ⟨∇loss(z), v⟩ with ‖v‖_p ≤ 1.
+
+    Arguments:
+        model: the classifier.
+        x: inputs in the model's box, shape (N, \*shape).
+        y: labels, shape (N,).
+        threat: norm and eps; an ascending tuple is climbed as one ladder; with ``eps=None`` powers of two are climbed
+            and every witness is drawn back toward the input.
+        steps: gradient steps.
+        step_size: in the units of ``x``; 2.5·eps/steps by default, so that the whole ball can be reached.
+        loss: ``"margin"``, ``"ce"``, ``"dlr"``, ``"ce-raw"`` or a callable.
+        random_start: begin at a uniform sample of the ball instead of at x.
+        raw: move by step_size · ∇loss instead of the steepest step.
+        targets: aim at this many of the likeliest other classes, one restart each, instead of at any.
+        options: seed, index, batch_size, restarts, progress.
+
+    Source: "Towards Deep Learning Models Resistant to Adversarial Attacks" (Madry et al. 2018), Section 2.1.
+
+    Example:
+        >>> net = torch.nn.Linear(2, 2)
+        >>> _ = net.load_state_dict({"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "bias": torch.zeros(2)})
+        >>> model = Classifier.of(net, shape=(2,))
+        >>> found = pgd(model, torch.tensor([[0.6, 0.5]]), torch.tensor([0]), Threat("linf", 0.1))
+        >>> found.success.item(), found.distance.item() <= 0.1
+        (True, True)
+    """
+    if steps < 1:
+        raise BadInput("steps of PGD", expected="at least 1", got=steps)
+    if step_size is not None and threat.ladder and not raw and steps * step_size < threat.ladder[-1]:
+        message = f"PGD cannot reach all of the ball: steps*step_size = {steps * step_size:g} < eps = {threat.eps}"
+        warnings.warn(message, stacklevel=2)
+    method = _PGD(find_loss(loss), steps, step_size, random_start, raw, targets)
+    return attack(method, model, x, y, threat, **options)
+
+
+def fgsm(
+    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, loss: str | Loss = "margin", **options: Unpack[Options]
+) -> AttackResult:
+    r"""One steepest step of length eps from the clean input: z = Π(x + eps · v).
+
+    Source: "Explaining and Harnessing Adversarial Examples" (Goodfellow, Shlens & Szegedy 2015), Section 4. Arguments
+    and options are those of :func:`pgd`.
+    """
+    return attack(_PGD(find_loss(loss), 1, None, random_start=False, warm=False), model, x, y, threat, **options)

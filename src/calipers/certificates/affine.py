@@ -1,0 +1,75 @@
+"""The exact radius of an affine classifier, with the box."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from calipers.certificates.certificate import Certified, UnknownOperator
+from calipers.certificates.interval import ball_interval
+from calipers.certificates.layers import ASSUMES, Affine, Layer, Pool, Reshape, Scale, read, rounding_of, unit_of
+from calipers.models import Classifier
+from calipers.threats import Norm, leave_cell
+
+__all__ = ["affine"]
+
+# What the float64 arithmetic of the distance itself can lose, by a wide margin.
+_DOWN = 1 - 1e-11
+
+
+def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
+    r"""min over j ≠ y of the distance to {z_j ≥ z_y} ∩ box, less what rounding can do: exact up to that.
+
+    Where the box does not bind this is (z_y − z_j) / ‖w_y − w_j‖_q. The reserve for rounding is the largest difference
+    between executed and real logits within that distance. In L0 it is one coordinate less than the smallest number
+    that suffices to change the answer.
+
+    Arguments:
+        model: an ``nn.Sequential`` of affine layers (Linear, Conv2d, normalisation, average pooling, Flatten).
+        x: inputs in the box, shape (N, \*shape).
+        y: labels, shape (N,).
+        norm: any of the four.
+
+    Raises:
+        UnknownOperator: if a layer is not affine.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2)).double().eval()
+        >>> _ = net.load_state_dict({"0.weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "0.bias": torch.zeros(2)})
+        >>> x = torch.tensor([[0.75, 0.25]], dtype=torch.float64)
+        >>> round(affine(Classifier.of(net, shape=(2,)), x, torch.tensor([0]), "l2").radius.item(), 6)
+        0.353553
+    """
+    x, y = model.check(x, y)
+    layers = read(model)
+    for layer in layers:
+        if not (isinstance(layer, Affine | Scale | Reshape) or (isinstance(layer, Pool) and layer.average)):
+            raise UnknownOperator("affine certificate", expected="affine layers only", got=type(layer).__name__)
+    centre = x.double()
+    weight, logits = _matrix(layers, model.shape, centre), _forward(layers, centre)
+    radius, _ = leave_cell(centre, weight, logits, y, norm, model.box)
+    # The ball certified below lies in this one, so what rounding can do here bounds what it can do there.
+    reach = torch.where(radius.isinf() | (norm == "l0"), model.box.scale(centre), radius)
+    lo, hi = ball_interval(centre, reach, model.box)
+    reserve = rounding_of(layers, lo, hi, unit_of(model.dtype))
+    tight = (logits + reserve).scatter(1, y[:, None], (logits - reserve).gather(1, y[:, None]))
+    radius, _ = leave_cell(centre, weight, tight, y, norm, model.box)
+    radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * _DOWN
+    return Certified(radius, norm, "affine", str(model.dtype).removeprefix("torch."), ASSUMES)
+
+
+def _forward(layers: list[Layer], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _matrix(layers: list[Layer], shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """W of the whole composition, column by column: shape (K, d)."""
+    d = like[0].numel()
+    origin = _forward(layers, like.new_zeros((1, *shape)))
+    columns = [
+        _forward(layers, part.view(-1, *shape)) - origin
+        for part in torch.eye(d, dtype=like.dtype, device=like.device).split(512)
+    ]
+    return torch.cat(columns).T.contiguous()

@@ -1,0 +1,53 @@
+"""What a certificate returns: a radius for every example, and what kind of guarantee it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from calipers.errors import BadInput
+from calipers.threats import Norm
+
+__all__ = ["Bound", "Certified", "Estimate", "Numerical", "Probabilistic", "UnknownOperator"]
+
+
+class UnknownOperator(BadInput):
+    """A certificate met an operator it has no rule for; it refuses rather than guesses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A radius for every example, within the ball of ``norm`` and the model's box.
+
+    Arguments:
+        radius: float64, shape (N,); nothing within this distance changes the answer. 0 where nothing is known, or
+            where the model is already wrong.
+        norm: the norm the radius is in.
+        by: the name of the method.
+        execution: what the guarantee is about: ``"float32"``, ``"float64"`` (the model as executed in that
+            precision) or ``"real"`` arithmetic.
+        assumes: what else must hold.
+    """
+
+    radius: Tensor
+    norm: Norm
+    by: str
+    execution: str
+    assumes: str = ""
+
+
+class Certified(Bound):
+    """A proof. The only kind that is ever a lower bound."""
+
+
+class Probabilistic(Bound):
+    """Holds with a stated confidence, for a smoothed model."""
+
+
+class Numerical(Bound):
+    """A solver's tolerance stands between it and a proof."""
+
+
+class Estimate(Bound):
+    """No guarantee: sampled maxima and the like."""

@@ -1,0 +1,249 @@
+"""scikit-learn's linear classifiers, linear SVMs and MLPs, and their scalers, as the same function in torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calipers.errors import BadInput
+from calipers.models.classifier import Classifier
+from calipers.models.layers import Normalize, OneVsOne, linear
+from calipers.threats import Box
+
+__all__ = ["from_sklearn"]
+
+
+def from_sklearn(
+    estimator: Any,
+    *,
+    box: Box | tuple[float, float] | None = None,
+    name: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Classifier:
+    r"""A fitted scikit-learn classifier as the same function in float64 torch.
+
+    Supported are the linear classifiers (LogisticRegression, RidgeClassifier, SGDClassifier, Perceptron,
+    PassiveAggressiveClassifier, LinearSVC, LinearDiscriminantAnalysis and their CV forms), SVC and NuSVC with a
+    linear kernel, MLPClassifier, and pipelines of these behind StandardScaler, MinMaxScaler, MaxAbsScaler and
+    RobustScaler. The module is ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and
+    activations follow for an MLP. All scalers together are one ``Normalize``.
+
+    With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
+    exact in floating point, and both rows being short keeps bounds from operator norms tight. An MLP's logits are
+    what its softmax or logistic function is applied to. With K ≥ 3 classes an SVC votes over pairs of classes, and
+    the logits are its ``decision_function`` of shape "ovr" (:class:`OneVsOne`); where the votes are tied,
+    ``predict`` follows it only with ``break_ties=True`` and takes the first class otherwise.
+
+    The result is compared with the estimator on a few points before it is handed out.
+
+    Arguments:
+        estimator: a fitted classifier, or a pipeline that ends in one.
+        box: the values an input may take; (−∞, ∞) unless given.
+        name: what to call it; the estimator's type unless given.
+        class_names: K names; ``estimator.classes_`` as text unless given. Labels are positions in ``classes_``.
+
+    Returns:
+        a Classifier of inputs of shape (n_features_in_,), dtype float64.
+
+    Raises:
+        BadInput: for an estimator or scaler that is not supported, not fitted, multi-label, of one class, or sparse.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> fitted = LogisticRegression().fit([[0.0], [1.0]], ["no", "yes"])
+        >>> model = from_sklearn(fitted)
+        >>> model.shape, model.class_names, model.module
+        ((1,), ('no', 'yes'), Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=1, out_features=2, bias=True)
+        ))
+    """
+    *scalers, final = list(_parts(estimator)) or [estimator]
+    head = _HEADS[_known(final, _HEADS, "model")]
+    for part in (*scalers, final):
+        _check_fitted(part)
+    names = _class_names(final, class_names)
+    module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head(final, len(names))).double().eval()
+    _check_same_function(module, estimator, final)
+    return Classifier.of(
+        module,
+        shape=(int(final.n_features_in_),),
+        box=box if box is not None else Box(-torch.inf, torch.inf),
+        name=name or type(final).__name__,
+        class_names=names,
+        origin="scikit-learn: " + " → ".join(type(part).__name__ for part in (*scalers, final)),
+    )
+
+
+def _parts(estimator: Any) -> Iterator[Any]:
+    """The steps of a pipeline of pipelines, in order, without those that do nothing."""
+    if type(estimator).__name__ != "Pipeline" or not hasattr(estimator, "steps"):
+        yield estimator
+        return
+    for _, step in estimator.steps:
+        if step is not None and step != "passthrough":
+            yield from _parts(step)
+
+
+def _known(part: Any, known: dict[str, Any], what: str) -> str:
+    """The scikit-learn type that ``part`` is, or descends from; its behaviour is checked later."""
+    for kind in type(part).__mro__:
+        if kind.__name__ in known and kind.__module__.startswith("sklearn."):
+            return kind.__name__
+    raise BadInput(
+        f"scikit-learn {what}",
+        expected="one of " + ", ".join(sorted(known)),
+        got=type(part).__name__,
+        hint="a factory package.module:factory can return any nn.Module",
+    )
+
+
+def _check_fitted(part: Any) -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(part)
+    except NotFittedError:
+        name = type(part).__name__
+        raise BadInput(name, expected="a fitted estimator", got="one that is not fitted", hint="fit it first") from None
+
+
+def _class_names(final: Any, given: Sequence[str] | None) -> tuple[str, ...]:
+    name = type(final).__name__
+    binarizer = getattr(final, "_label_binarizer", None)
+    if isinstance(final.classes_, list) or getattr(binarizer, "y_type_", "").startswith("multilabel"):
+        raise BadInput(f"labels of {name}", expected="one label for each example", got="a multi-label model")
+    classes = tuple(str(label) for label in final.classes_)
+    if len(classes) < 2:
+        raise BadInput(f"classes of {name}", expected="at least two", got=len(classes))
+    if given is not None and len(given) != len(classes):
+        raise BadInput(f"class names of {name}", expected=f"{len(classes)} names", got=len(given))
+    return tuple(given) if given is not None else classes
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.as_tensor(np.array(array, dtype=np.float64))
+
+
+def _preprocessing(scalers: Sequence[Any]) -> list[nn.Module]:
+    """All scalers as one: ((x − m₁)/s₁ − m₂)/s₂ = (x − (m₁ + m₂s₁)) / (s₁s₂)."""
+    if not scalers:
+        return []
+    size = int(scalers[0].n_features_in_)
+    mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
+    for scaler in scalers:
+        kind = _known(scaler, _SCALERS, "preprocessing")
+        if getattr(scaler, "clip", False):
+            raise BadInput(kind, expected="clip=False", got="clip=True", hint="state the box instead of clipping")
+        shift, scale = (_tensor(part).expand(size) for part in _SCALERS[kind](scaler))
+        mean, std = mean + shift * std, std * scale
+    return [Normalize(mean, std)]
+
+
+# What each scaler does, as (mean, std): x → (x − mean) / std.
+_SCALERS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "StandardScaler": lambda s: (s.mean_ if s.with_mean else 0.0, s.scale_ if s.with_std else 1.0),
+    "MinMaxScaler": lambda s: (-s.min_ / s.scale_, 1.0 / s.scale_),
+    "MaxAbsScaler": lambda s: (0.0, s.scale_),
+    "RobustScaler": lambda s: (s.center_ if s.with_centering else 0.0, s.scale_ if s.with_scaling else 1.0),
+}
+
+
+def _scores(weight: Any, bias: Any, name: str) -> nn.Linear:
+    """x → Wx + b, one row a score; a single score f becomes the two logits (−f/2, f/2)."""
+    if not isinstance(weight, np.ndarray):
+        raise BadInput(f"weights of {name}", expected="a dense array", got=type(weight).__name__,
+                       hint="call .densify(), or fit it on dense data")  # fmt: skip
+    rows = torch.atleast_2d(_tensor(weight))
+    shift = torch.atleast_1d(_tensor(bias)).expand(len(rows))
+    if len(rows) == 1:
+        half = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+        rows, shift = half * rows, half[:, 0] * shift
+    return linear(rows, shift)
+
+
+def _affine(final: Any, classes: int) -> list[nn.Module]:
+    layer = _scores(final.coef_, final.intercept_, type(final).__name__)
+    if layer.out_features != classes:
+        raise BadInput(f"weights of {type(final).__name__}", expected=f"{classes} rows", got=layer.out_features)
+    return [layer]
+
+
+def _svc(final: Any, classes: int) -> list[nn.Module]:
+    if final.kernel != "linear":
+        raise BadInput(f"kernel of {type(final).__name__}", expected="'linear'", got=repr(final.kernel))
+    pairs = _scores(final.coef_, final.intercept_, type(final).__name__)
+    return [pairs] if classes == 2 else [pairs, OneVsOne(classes)]
+
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
+
+
+def _mlp(final: Any, classes: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for depth, (weight, bias) in enumerate(zip(final.coefs_, final.intercepts_, strict=True), 1):
+        if depth == len(final.coefs_):
+            layers.append(_scores(weight.T, bias, type(final).__name__))
+        else:
+            layers.append(linear(_tensor(weight.T), _tensor(bias)))
+            layers += [_ACTIVATIONS[final.activation]()] if final.activation != "identity" else []
+    return layers
+
+
+_HEADS: dict[str, Callable[[Any, int], list[nn.Module]]] = {
+    "LogisticRegression": _affine,
+    "LogisticRegressionCV": _affine,
+    "RidgeClassifier": _affine,
+    "RidgeClassifierCV": _affine,
+    "SGDClassifier": _affine,
+    "Perceptron": _affine,
+    "PassiveAggressiveClassifier": _affine,
+    "LinearSVC": _affine,
+    "LinearDiscriminantAnalysis": _affine,
+    "SVC": _svc,
+    "NuSVC": _svc,
+    "MLPClassifier": _mlp,
+}
+
+
+def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> None:
+    """Stop here, rather than measure another model, if the module does not say what the estimator says."""
+    x = np.random.default_rng(0).normal(size=(16, int(final.n_features_in_)))
+    if len(module) > 1 and isinstance(module[1], Normalize):
+        x = x * module[1].std.numpy() + module[1].mean.numpy()
+    with torch.no_grad(), warnings.catch_warnings():
+        # An estimator fitted on a data frame warns about plain arrays.
+        warnings.filterwarnings("ignore", message=".*feature names")
+        logits = module(torch.from_numpy(x))
+        if hasattr(final, "decision_function"):
+            ours = _as_sklearn(logits)
+            theirs = _as_sklearn(_pairwise_to_classes(final, _tensor(estimator.decision_function(x))))
+        else:
+            ours, theirs = logits.softmax(1), _tensor(estimator.predict_proba(x))
+    gap = ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max().item() if ours.shape == theirs.shape else torch.inf
+    if not gap <= 1e-6:
+        raise BadInput(
+            f"{type(final).__name__} in torch",
+            expected="the function that the estimator computes, to 1e-6",
+            got=f"a difference of {gap:.2g}",
+            hint="a subclass that changes decision_function cannot be converted; write a factory",
+        )
+
+
+def _as_sklearn(logits: Tensor) -> Tensor:
+    """Two logits as the one score that scikit-learn has for two classes."""
+    return logits[:, 1] - logits[:, 0] if logits.dim() == 2 and logits.shape[1] == 2 else logits
+
+
+def _pairwise_to_classes(final: Any, scores: Tensor) -> Tensor:
+    """An SVC of shape "ovo" reports its pairs; with three or more classes they are brought together here too."""
+    if getattr(final, "decision_function_shape", "ovr") == "ovo" and scores.dim() == 2:
+        aggregated: Tensor = OneVsOne(len(final.classes_)).double()(scores)
+        return aggregated
+    return scores

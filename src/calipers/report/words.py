@@ -1,0 +1,112 @@
+"""The run in plain words: numbers as they are printed, and the three sentences that open the page."""
+
+from __future__ import annotations
+
+import math
+
+from calipers.records import Run, ThreatSummary
+from calipers.report.band import median
+from calipers.report.facts import Facts
+
+__all__ = ["at_least", "at_most", "named", "number", "plural", "sentences"]
+
+
+def number(value: float | None, none: str = "none found") -> str:
+    """A radius as it is printed: four significant digits, words for what is infinite or missing.
+
+    Example:
+        >>> number(0.0812345), number(1234.5), number(math.inf), number(None, "no median")
+        ('0.08123', '1234', 'none found', 'no median')
+    """
+    if value is None or not math.isfinite(value):
+        return none
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def named(value: object, none: str = "") -> str:
+    """A method's name as it stands in a table; ``none`` where the cell is empty or missing.
+
+    Example:
+        >>> named("pgd"), named(None, "no attack"), named(math.nan)
+        ('pgd', 'no attack', '')
+    """
+    return value if isinstance(value, str) and value else none
+
+
+def at_least(fraction: float) -> str:
+    """A fraction as a percentage, rounded down: what is proved is never overstated.
+
+    Example:
+        >>> at_least(2 / 3), at_least(0.57), at_least(1.0)
+        ('66.6 %', '57.0 %', '100.0 %')
+    """
+    return f"{math.floor(fraction * 1000 + 1e-9) / 10:.1f} %"
+
+
+def at_most(fraction: float) -> str:
+    """A fraction as a percentage, rounded up: what is not broken is never understated.
+
+    Example:
+        >>> at_most(2 / 3), at_most(0.57), at_most(0.0)
+        ('66.7 %', '57.0 %', '0.0 %')
+    """
+    return f"{math.ceil(fraction * 1000 - 1e-9) / 10:.1f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    Example:
+        >>> plural(1, "example"), plural(12000, "example")
+        ('1 example', '12,000 examples')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def sentences(run: Run, facts: Facts) -> tuple[str, str, str]:
+    """What was asked, what was found, and whether the numbers can be trusted: one sentence each."""
+    return _asked(run, facts), _found(run, facts), _trusted(run)
+
+
+def _asked(run: Run, facts: Facts) -> str:
+    n = len(facts.lower)
+    part = f" (out of {facts.size:,})" if facts.size is not None and facts.size > n else ""
+    norm = f" in {facts.norm_sign}" if facts.norm else ""
+    right = f"{facts.model} classifies {100 * run.summary.clean_accuracy:.1f} % correctly when nothing is changed"
+    question = f"how far each input must be moved{norm} before the answer is wrong"
+    return f"On {plural(n, 'example')} of {facts.data}{part}, {right}; asked was {question}."
+
+
+def _found(run: Run, facts: Facts) -> str:
+    bands = [_band(threat) for threat in sorted(run.summary.threats, key=lambda threat: threat.eps)]
+    if bands:
+        first = f"At eps {bands[0][0]}, at least {bands[0][1]} and at most {bands[0][2]} of the examples "
+        first += "are classified correctly whatever the change"
+        rest = [f"at eps {eps}, at least {low} and at most {high}" for eps, low, high in bands[1:]]
+        return "; ".join([first, *rest]) + "."
+    lower, upper = median(facts.lower), median(facts.upper)
+    broken = f"a witness breaks it at {number(upper)}" if math.isfinite(upper) else "no witness breaks it"
+    return (
+        f"No eps was asked for: the median example is proved safe up to {number(lower, 'any distance')}, and {broken}."
+    )
+
+
+def _band(threat: ThreatSummary) -> tuple[str, str, str]:
+    return number(threat.eps), at_least(threat.proved), at_most(threat.not_broken)
+
+
+def _trusted(run: Run) -> str:
+    if not run.checks:
+        return "No check was made, so nothing vouches for the evaluation itself."
+    failed = [check.id for check in run.checks if not check.passed]
+    passed = sum(check.verdict == "passed" for check in run.checks)
+    if failed:
+        verb = f"{len(failed)} of {plural(len(run.checks), 'check')} failed ({', '.join(failed)})"
+        return f"{verb}: do not rely on these numbers before reading what the checks found."
+    silent = len(run.checks) - passed
+    aside = f" ({silent} more had nothing to test)" if silent else ""
+    if not run.summary.trusted:
+        return f"{plural(passed, 'check')} passed{aside}, yet the audit does not call its numbers trusted."
+    return (
+        f"{plural(passed, 'check')} passed{aside}, none failed: nothing that was tested speaks against these numbers."
+    )
