@@ -111,7 +111,7 @@ def _witnesses(
     size = found["upper"].to_numpy().reshape(-1, *[1] * len(shape))
     adversarial = np.clip(clean + size * rng.choice([-1.0, 1.0], clean.shape), 0, 1)
     return {
-        "index": found["index"].to_numpy(),
+        "index": found["index"].to_numpy(copy=True),
         "clean": clean.astype(np.float32),
         "adversarial": adversarial.astype(np.float32),
         "predicted": (found["label"].to_numpy() + 1) % classes,

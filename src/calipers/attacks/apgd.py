@@ -187,7 +187,7 @@ def apgd(
     (Croce & Hein 2021), Algorithm 1. The losses differ from the papers' in being blind to the scale of the logits.
 
     Example:
-        >>> model = Classifier.of(torch.nn.Linear(3, 4).double(), shape=(3,), box=(-9, 9))
+        >>> model = Classifier.of(torch.nn.Linear(3, 4).double().eval(), shape=(3,), box=(-9, 9))
         >>> x = torch.zeros(1, 3, dtype=torch.float64)
         >>> y = model(x).argmax(1)
         >>> apgd(model, x, y, Threat("l2", 8.0), steps=10).success.item()

@@ -62,7 +62,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.z)
 
-    def take(self, which: Tensor | slice) -> Rows:
+    def take(self, which: Tensor) -> Rows:
         """A copy of some rows."""
         return Rows(**{name: tensor[which] for name, tensor in self.__dict__["_tensors"].items()})
 
@@ -238,7 +238,7 @@ class _Loop:
 
     def _newcomers(self, count: int) -> Rows:
         """The next examples of the queue; their first look, number −1, is at the clean input."""
-        rows = self.queue.take(slice(self.next, self.next + count))
+        rows = self.queue.take(self.queue.row[self.next : self.next + count])
         n, self.next = len(rows), self.next + len(rows)
         rows.z, rows.attempt = rows.x.clone(), torch.zeros_like(rows.row)
         rows.k, rows.target = torch.full_like(rows.row, -1), torch.full_like(rows.row, -1)
@@ -327,6 +327,8 @@ class _Loop:
         answer = torch.cat(predicted)
         failed = ((answer == self.queue.y) & self.distance.isfinite()) | (self.distance > self.limit)
         self.distance[failed] = math.inf
+        # Only an input that was right has a witness to lose: back at the input, the answer is the label.
+        answer = torch.where(failed, self.queue.y, answer)
         adversarial = torch.where(column(failed, self.queue.x), self.queue.x, self.adversarial)
         self.forwards += 1
         return AttackResult(adversarial, self.distance, answer, self.forwards, self.gradients)

@@ -75,7 +75,7 @@ def linear(model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: U
         BadInput: if the model is not affine.
 
     Example:
-        >>> net = torch.nn.Linear(2, 2).double()
+        >>> net = torch.nn.Linear(2, 2).double().eval()
         >>> _ = net.load_state_dict({"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "bias": torch.zeros(2)})
         >>> model = Classifier.of(net, shape=(2,))
         >>> x = torch.tensor([[0.75, 0.25]], dtype=torch.float64)

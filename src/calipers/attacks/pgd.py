@@ -105,7 +105,7 @@ def pgd(
     Source: "Towards Deep Learning Models Resistant to Adversarial Attacks" (Madry et al. 2018), Section 2.1.
 
     Example:
-        >>> net = torch.nn.Linear(2, 2)
+        >>> net = torch.nn.Linear(2, 2).eval()
         >>> _ = net.load_state_dict({"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "bias": torch.zeros(2)})
         >>> model = Classifier.of(net, shape=(2,))
         >>> found = pgd(model, torch.tensor([[0.6, 0.5]]), torch.tensor([0]), Threat("linf", 0.1))

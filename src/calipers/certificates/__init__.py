@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.certificates.affine import affine
-from calipers.certificates.certificate import Bound, Certified, Estimate, Numerical, Probabilistic, UnknownOperator
+from calipers.certificates.certificate import (
+    Bound,
+    Certified,
+    Estimate,
+    NotApplicable,
+    Numerical,
+    Probabilistic,
+    UnknownOperator,
+)
 from calipers.certificates.interval import interval
 from calipers.certificates.lipschitz import lipschitz
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
@@ -15,6 +23,7 @@ __all__ = [
     "Bound",
     "Certified",
     "Estimate",
+    "NotApplicable",
     "Numerical",
     "Probabilistic",
     "UnknownOperator",

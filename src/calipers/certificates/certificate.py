@@ -9,10 +9,14 @@ from torch import Tensor
 from calipers.errors import BadInput
 from calipers.threats import Norm
 
-__all__ = ["Bound", "Certified", "Estimate", "Numerical", "Probabilistic", "UnknownOperator"]
+__all__ = ["Bound", "Certified", "Estimate", "NotApplicable", "Numerical", "Probabilistic", "UnknownOperator"]
 
 
-class UnknownOperator(BadInput):
+class NotApplicable(BadInput):
+    """This certificate says nothing about this norm or this kind of model; another may."""
+
+
+class UnknownOperator(NotApplicable):
     """A certificate met an operator it has no rule for; it refuses rather than guesses."""
 
 

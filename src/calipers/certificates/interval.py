@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from calipers.certificates.certificate import Certified
+from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.layers import ASSUMES, Affine, Layer, Reshape, Scale, read, unit_of
-from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Box, Norm, dual
 
@@ -31,7 +30,7 @@ def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size:
         batch_size: how many examples at once.
 
     Raises:
-        UnknownOperator: for a layer without a rule.
+        NotApplicable: for L0, and (UnknownOperator) for a layer without a rule.
 
     Source: "On the Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models" (Gowal et al.
     2018), equations (6)-(8); the rounding is ours.
@@ -44,7 +43,7 @@ def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size:
         0.25
     """
     if norm == "l0":
-        raise BadInput("norm of interval bounds", expected="linf, l2 or l1", got="'l0'")
+        raise NotApplicable("norm of interval bounds", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
     layers, unit = read(model), unit_of(model.dtype)
     radii = []

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calipers.certificates.certificate import Certified
+from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.interval import ball_interval
 from calipers.certificates.layers import ASSUMES, Affine, Layer, read, rounding_of, unit_of
-from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, dual
 from calipers.threats import norm as length
@@ -32,13 +31,13 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
 
     Raises:
-        UnknownOperator: for a layer without a rule.
+        NotApplicable: for L0, and (UnknownOperator) for a layer without a rule.
 
     Source: "On the Robustness of Deep Learning: a strict lower bound for the minimal distortion", Theorem 1,
     equation (1).
     """
     if norm == "l0":
-        raise BadInput("norm of the Lipschitz bound", expected="linf, l2 or l1", got="'l0'")
+        raise NotApplicable("norm of the Lipschitz bound", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
     layers, centre = read(model), x.double()
     constants = margin_constants(layers, norm)[y]
@@ -61,7 +60,7 @@ def margin_constants(layers: list[Layer], norm: Norm) -> Tensor:
         product *= layer.lipschitz(norm)
     last = layers[-1]
     if not isinstance(last, Affine) or last.conv is not None:
-        raise BadInput("Lipschitz bound", expected="a network that ends in a Linear", got=type(last).__name__)
+        raise NotApplicable("Lipschitz bound", expected="a network that ends in a Linear", got=type(last).__name__)
     rows = torch.stack([length(row - last.weight, dual(norm)) for row in last.weight])
     return rows * product * (1 + 1e-9)
 

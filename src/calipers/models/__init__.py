@@ -4,7 +4,7 @@ from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_wer
 from calipers.models.digest import digest
 from calipers.models.factory import made_by, plugins
 from calipers.models.layers import Normalize, OneVsOne, linear
-from calipers.models.load import load
+from calipers.models.loading import load
 from calipers.models.reference import Reference, references
 from calipers.models.sklearn import from_sklearn
 from calipers.models.zoo import ARCHITECTURES, TRAINED, Architecture, Recipe, trained

@@ -72,12 +72,12 @@ def _demand(path: Path, *expected: str) -> str:
 
 
 def _damaged(path: Path, expected: str, error: Exception) -> BadInput:
-    first = str(error).strip().splitlines()[:1]
-    return BadInput(f"model file {path}", expected=expected, got=f"a damaged one ({type(error).__name__}: {first})")
+    reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    return BadInput(f"model file {path}", expected=expected, got=f"a damaged one ({reason})")
 
 
 def _refused(path: Path, what: str, hint: str = _SAFER) -> BadInput:
-    return BadInput(f"{what} {path} can run code when it is loaded, so it is refused", hint=f"{hint}; {_INSIST}")
+    return BadInput(f"model file {path}: loading {what} can run code, so it is refused", hint=f"{hint}; {_INSIST}")
 
 
 def _safetensors(path: Path, trust: bool) -> dict[str, Tensor]:
@@ -99,13 +99,15 @@ def _torch(path: Path, trust: bool) -> Any:
     if content == "an exported program (.pt2)":
         return _exported(path, trust)
     try:
-        return _state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not trust:
-            raise _refused(path, "the pickled objects in") from None
+            raise _refused(path, "pickled objects") from None
+        found = _trusted(path, lambda: torch.load(path, map_location="cpu", weights_only=False))
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise _damaged(path, "a PyTorch state dict", error) from error
-    found = _trusted(path, lambda: torch.load(path, map_location="cpu", weights_only=False))
     return found if isinstance(found, nn.Module) else _state_dict(found, path)
 
 
@@ -131,20 +133,20 @@ def _trusted(path: Path, load: Any) -> Any:
 
 def _torchscript(path: Path, trust: bool) -> Any:
     if not trust:
-        raise _refused(path, "TorchScript archive")
+        raise _refused(path, "a TorchScript archive")
     return _trusted(path, lambda: torch.jit.load(str(path), map_location="cpu"))
 
 
 def _exported(path: Path, trust: bool) -> Any:
     if not trust:
-        raise _refused(path, "exported program")
+        raise _refused(path, "an exported program")
     _demand(path, "an exported program (.pt2)")
     return _trusted(path, lambda: torch.export.load(path).module())
 
 
 def _pickle(path: Path, trust: bool) -> Any:
     if not trust:
-        raise _refused(path, "pickle", "save a scikit-learn model with skops.io.dump")
+        raise _refused(path, "a pickle", "save a scikit-learn model with skops.io.dump")
     import joblib
 
     return _trusted(path, lambda: joblib.load(path))

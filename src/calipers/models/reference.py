@@ -15,8 +15,8 @@ from calipers.threats import NORMS, Box, Norm
 
 __all__ = ["Reference", "references"]
 
-# Radii of one example: from its coordinates, as float64 numbers.
-Radii = Callable[[Sequence[float], Norm], float]
+# The radius of one example from its coordinates and its label.
+Radius = Callable[[Sequence[float], int, Norm], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,8 @@ def _affine_2(dtype: torch.dtype) -> Reference:
 
 def _affine_3(dtype: torch.dtype) -> Reference:
     """Three classes; inputs at and near the sides of the box; the last label is wrong."""
-    net = nn.Sequential(nn.Flatten(), linear(_pattern(3, 6, 17), _pattern(1, 3, 5)[0] / 4))
+    weight = _pattern(3, 6, 17)
+    net = nn.Sequential(nn.Flatten(), linear(weight, -weight.sum(1) / 2 + torch.tensor([0.5, -0.25, 0.0])))
     x = (_pattern(8, 6, 11).reshape(-1, 1, 2, 3) + 1).clamp(0.5, 1.5) - 0.5
     return _affine("affine-3-in-box", net, x, Box(0, 1), dtype, wrong_label=True)
 
@@ -93,8 +94,13 @@ def _convolution(dtype: torch.dtype) -> Reference:
         convolution.weight.copy_(torch.cat([kernel, -kernel]))
         assert convolution.bias is not None
         convolution.bias.copy_(torch.cat([shift, -shift]))
-    mixing = _pattern(3, 8, 7)
-    net = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), linear(torch.cat([mixing, -mixing], 1), torch.zeros(3)))
+    mixed = _pattern(3, 8, 7)
+    mixing = linear(torch.cat([mixed, -mixed], 1), torch.zeros(3, dtype=torch.float64))
+    net = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), mixing)
+    with torch.no_grad():
+        # All classes are nearly equal in the middle of the box, so that each leads somewhere.
+        mixing.bias.sub_(net(torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64))[0])
+        mixing.bias.add_(torch.tensor([0.0625, 0.0, -0.03125]))
     x = (_pattern(5, 16, 19).reshape(-1, 1, 4, 4) + 1) / 2
     return _affine("convolution-in-box", net.double(), x, Box(0, 1), dtype)
 
@@ -127,10 +133,10 @@ def _l1(dtype: torch.dtype) -> Reference:
 
 
 def _pattern(rows: int, columns: int, modulus: int = 15) -> Tensor:
-    """Fractions in (−1, 1) with no visible order, the same for ever: odd multiples of a power of two."""
+    """Fractions in (−1, 1) with no visible order, the same for ever: multiples of a power of two."""
     i, j = torch.arange(rows)[:, None], torch.arange(columns)
     mixed = (7 * i * i + 13 * i * j + 31 * j * j + 3 * i + 5 * j) % modulus
-    return (mixed - modulus // 2).double() / 2 ** math.ceil(math.log2(modulus / 2))
+    return (mixed - modulus // 2).double() / float(2 ** math.ceil(math.log2(modulus / 2)))
 
 
 def _rows(weight: list[list[int]]) -> nn.Linear:
@@ -144,15 +150,14 @@ def _signed(weight: list[list[float]], bias: list[float]) -> nn.Linear:
 
 
 def _reference(
-    name: str, net: nn.Module, x: Tensor, box: Box, dtype: torch.dtype, radius: Radii, y: Tensor | None = None
+    name: str, net: nn.Module, x: Tensor, box: Box, dtype: torch.dtype, radius: Radius, y: Tensor | None = None
 ) -> Reference:
     """The radii of every example under its predicted label, or under ``y``."""
     x, net = x.double(), net.double().eval()
     with torch.no_grad():
         labels = net(x).argmax(1) if y is None else y
-    table = {
-        norm: torch.tensor([radius(row, norm) for row in x.flatten(1).tolist()], dtype=torch.float64) for norm in NORMS
-    }
+    rows = list(zip(x.flatten(1).tolist(), labels.tolist(), strict=True))
+    table = {norm: torch.tensor([radius(*row, norm) for row in rows], dtype=torch.float64) for norm in NORMS}
     model = Classifier.of(net.to(dtype), shape=tuple(x.shape[1:]), box=box, name=name, origin="calipers reference")
     return Reference(model, x.to(dtype), labels, table)
 
@@ -170,19 +175,16 @@ def _affine(
     if wrong_label:
         y[-1] = (y[-1] + 1) % len(bias)
     lo, hi = (float(side) for side in (box.lo, box.hi))
-    known = {tuple(row): int(label) for row, label in zip(x.double().flatten(1).tolist(), y, strict=True)}
 
-    def radius(row: Sequence[float], norm: Norm) -> float:
-        label = known[tuple(row)]
+    def radius(row: Sequence[float], label: int, norm: Norm) -> float:
         logits = weight @ torch.tensor(row, dtype=torch.float64) + bias
-        gaps, slopes = (logits[label] - logits).tolist(), (weight - weight[label]).tolist()
-        return min(
-            _crossing(
-                gaps[j], slopes[j], [hi - v if w > 0 else v - lo for v, w in zip(row, slopes[j], strict=True)], norm
-            )
-            for j in range(len(bias))
-            if j != label
-        )
+        best = math.inf
+        for j in range(len(bias)):
+            slopes = (weight[j] - weight[label]).tolist()
+            rooms = [hi - v if w > 0 else v - lo for v, w in zip(row, slopes, strict=True)]
+            if j != label:
+                best = min(best, _crossing(float(logits[label] - logits[j]), slopes, rooms, norm))
+        return best
 
     return _reference(name, net, x, box, dtype, radius, y)
 
@@ -217,7 +219,7 @@ def _greedy(gap: float, free: list[tuple[float, float]], norm: Norm) -> float:
     return math.inf
 
 
-def _linf_ball_radius(row: Sequence[float], norm: Norm) -> float:
+def _linf_ball_radius(row: Sequence[float], _: int, norm: Norm) -> float:
     """To ‖z‖_∞ = 1: from inside one coordinate must grow, from outside every coordinate beyond 1 must shrink."""
     inside = 1 - max(abs(v) for v in row)
     beyond = [max(abs(v) - 1, 0.0) for v in row]
@@ -231,7 +233,7 @@ def _linf_ball_radius(row: Sequence[float], norm: Norm) -> float:
     }[norm]
 
 
-def _l1_ball_radius(row: Sequence[float], norm: Norm) -> float:
+def _l1_ball_radius(row: Sequence[float], _: int, norm: Norm) -> float:
     """To Σ|z_i| = 1: inside any coordinate may grow for ever, outside each may shrink to 0."""
     sizes = [abs(v) for v in row]
     over = sum(sizes) - 1

@@ -17,7 +17,8 @@ class Band:
     """The two step curves of the band on common radii.
 
     Between two radii ``proved`` holds the value of the right one and ``not_broken`` that of the left one, so that
-    thinning the radii can only widen the band.
+    thinning the radii can only widen the band. A bracket of zero width is proved before its radius and broken at it,
+    so that radius stands there twice: just before, and at.
 
     Arguments:
         radius: ascending radii, from 0, shape (P,).
@@ -51,12 +52,14 @@ def band(lower: np.ndarray, upper: np.ndarray, eps: tuple[float, ...] = (), end:
     last = float(corners.max(initial=0.0)) if end is None else end
     radius = np.unique(np.concatenate([corners, eps, [0.0, last]]))
     radius = radius[radius <= last]
-    # A bracket of zero width (lower = upper) is broken at that radius, so it counts as proved only before it.
     tight = np.sort(lower[lower == upper])
+    radius = np.sort(np.concatenate([radius, np.intersect1d(tight[tight > 0], radius)]))
+    just_before = np.append(np.diff(radius) == 0, False)
     reach = len(lower) - np.searchsorted(np.sort(lower), radius, side="left")
     at_once = np.searchsorted(tight, radius, side="right") - np.searchsorted(tight, radius, side="left")
     unbroken = len(upper) - np.searchsorted(np.sort(upper), radius, side="right")
-    return Band(radius, (reach - at_once) / len(lower), unbroken / len(upper))
+    proved = reach - np.where(just_before, 0, at_once)
+    return Band(radius, proved / len(lower), unbroken / len(upper))
 
 
 def median(radii: np.ndarray) -> float:
@@ -74,7 +77,8 @@ def axis_end(lower: np.ndarray, upper: np.ndarray, eps: tuple[float, ...] = ()) 
     finite = np.sort(np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]]))
     reach = float(finite[math.ceil(0.99 * (len(finite) - 1))]) if len(finite) else 0.0
     end = max(1.08 * reach, 1.25 * max(eps, default=0.0))
-    return end if end > 0 else 1.0
+    # Six digits, as the charts have: a mark at the end must not land beyond it.
+    return float(f"{end:.6g}") if end > 0 else 1.0
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

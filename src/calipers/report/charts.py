@@ -67,6 +67,7 @@ def histogram_chart(facts: Facts) -> Spec:
                 "marker": {"color": f"var(--{color})", "line": {"width": 0}}, "customdata": between,
                 "hovertemplate": f"{name} %{{customdata}}: %{{y}} examples<extra></extra>"}  # fmt: skip
 
+    whole: Spec = {"dtick": 1} if len(facts.lower) < 6 else {}
     beyond = [_beyond(facts.upper, end, 1.0), _beyond(facts.lower, end, 0.46)]
     return {
         "data": [bars("upper", facts.upper, "attacked", "y2"), bars("lower", facts.lower, "certified", "y")],
@@ -74,8 +75,8 @@ def histogram_chart(facts: Facts) -> Spec:
             height=380,
             bargap=0.05,
             xaxis=_axis(_radius_title(facts), range=[0, end]),
-            yaxis=_axis("lower", domain=[0, 0.46], rangemode="tozero"),
-            yaxis2=_axis("upper", domain=[0.54, 1], rangemode="tozero"),
+            yaxis=_axis("lower", domain=[0, 0.46], rangemode="tozero", **whole),
+            yaxis2=_axis("upper", domain=[0.54, 1], rangemode="tozero", **whole),
             shapes=[_upright(eps) for eps in facts.eps],
             annotations=[note for note in beyond if note] + [_eps_name(eps) for eps in facts.eps],
         ),
@@ -98,7 +99,7 @@ def bracket_chart(facts: Facts, examples: pd.DataFrame) -> Spec:
 
     size = 4 if len(rows) > 60 else 7
     tips = {"type": "scatter", "mode": "markers", "name": "upper", "y": rows, "x": _short(upper), "cliponaxis": False,
-            "marker": {"symbol": np.where(past, "triangle-right", "circle").tolist(),
+            "marker": {"line": {"width": 0}, "symbol": np.where(past, "triangle-right", "circle").tolist(),
                        "size": np.where(past, size + 4, size).tolist(),
                        "color": np.where(past, "var(--muted)", "var(--attacked)").tolist()},
             "hovertext": [_told(facts, examples.iloc[at]) for at in order], "hoverinfo": "text"}  # fmt: skip
@@ -110,12 +111,12 @@ def bracket_chart(facts: Facts, examples: pd.DataFrame) -> Spec:
             tips,
         ],
         "layout": _layout(
-            height=int(min(560, max(150, 90 + 24 * len(rows)))),
+            height=int(min(560, max(190, 90 + 24 * len(rows)))),
             barmode="stack",
             bargap=0.25 if len(rows) <= 60 else 0,
             hovermode="y",
             xaxis=_axis(_radius_title(facts), range=[0, end]),
-            yaxis=_axis("examples, by upper", range=[len(rows) + 0.5, 0.5], showticklabels=False, showgrid=False),
+            yaxis=_axis("examples", range=[len(rows) + 0.5, 0.5], showticklabels=False, showgrid=False),
             shapes=[_upright(eps) for eps in facts.eps],
             annotations=[_eps_name(eps) for eps in facts.eps],
         ),

@@ -53,7 +53,8 @@ def beyond(facts: Facts) -> str:
     told = []
     if endless:
         share = f"{endless:,} of {plural(len(facts.upper), 'example')}"
-        told.append(f"{share} have no upper bound: no witness was found, or none was sought once they were certified.")
+        verb = "has" if endless == 1 else "have"
+        told.append(f"{share} {verb} no upper bound: no witness was found, or none was sought after a certificate.")
     if far:
         told.append(f"{plural(far, 'upper bound')} lie{'s' if far == 1 else ''} beyond the right edge.")
     return " ".join([*told, "Arrows mark them."]) if told else ""

@@ -114,18 +114,18 @@ def _paired(a: tuple[str, Run], b: tuple[str, Run], shared: Sequence[float]) -> 
     hashes = [part(run, "data").get("sha256") for run in (run_a, run_b)]
     if hashes[0] is None or hashes[0] != hashes[1]:
         return [f"{first} and {second} are not paired: their data are not known to be the same."]
-    columns = ["lower", "upper"]
-    left, right = (run.examples.set_index("index")[columns] for run in (run_a, run_b))
-    both = left.join(right, how="inner", lsuffix="_a", rsuffix="_b")
-    if both.empty:
+    left, right = (run.examples.set_index("index") for run in (run_a, run_b))
+    common = left.index.intersection(right.index)
+    if common.empty:
         return [f"{first} and {second} are not paired: they share no example."]
+    left, right = left.loc[common], right.loc[common]
     head = ("eps", "", "both", f"only {first}", f"only {second}", "neither")
-    rows = [row for eps in shared for row in _pair_rows(both, eps)]
-    return [f"{first} and {second} on {plural(len(both), 'common example')}:", *_columns([head, *rows])]
+    rows = [row for eps in shared for row in _pair_rows(left, right, eps)]
+    return [f"{first} and {second} on {plural(len(common), 'common example')}:", *_columns([head, *rows])]
 
 
-def _pair_rows(both: pd.DataFrame, eps: float) -> list[tuple[str, ...]]:
-    a, b = (status(both[f"lower_{s}"].to_numpy(), both[f"upper_{s}"].to_numpy(), eps) for s in "ab")
+def _pair_rows(left: pd.DataFrame, right: pd.DataFrame, eps: float) -> list[tuple[str, ...]]:
+    a, b = (status(rows["lower"].to_numpy(), rows["upper"].to_numpy(), eps) for rows in (left, right))
     rows = []
     for what, of_a, of_b in (
         ("proved", a == "certified", b == "certified"),

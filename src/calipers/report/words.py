@@ -85,10 +85,9 @@ def _found(run: Run, facts: Facts) -> str:
         rest = [f"at eps {eps}, at least {low} and at most {high}" for eps, low, high in bands[1:]]
         return "; ".join([first, *rest]) + "."
     lower, upper = median(facts.lower), median(facts.upper)
-    broken = f"a witness breaks it at {number(upper)}" if math.isfinite(upper) else "no witness breaks it"
-    return (
-        f"No eps was asked for: the median example is proved safe up to {number(lower, 'any distance')}, and {broken}."
-    )
+    broken = f"half are broken at {number(upper)} or nearer" if math.isfinite(upper) else "half or more have no witness"
+    safe = f"half of the examples are proved safe up to {number(lower, 'any distance')}"
+    return f"No eps was asked for: {safe}, and {broken}."
 
 
 def _band(threat: ThreatSummary) -> tuple[str, str, str]:

@@ -57,8 +57,8 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
     unit = torch.finfo(x.dtype).eps / 2
     size = x.abs() + eps[:, None]
     stretch = norm(size, name)
-    # 8 for the norm's own roundings; the sums of L1 and L2 are taken pairwise, far under d·unit.
-    slack = unit * (stretch + 8 * eps) if name == "linf" else unit * (2 * stretch + 32 * eps)
+    # Rounding x + δ moves every coordinate by unit·size; the norms here and in `distance` add their own.
+    slack = unit * (2 * stretch + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
     return (eps - slack).clamp_min(0)
 
 

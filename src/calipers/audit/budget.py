@@ -1,0 +1,72 @@
+"""What a budget buys: which certificates and attacks everyone gets, and which only the brackets still open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from calipers.attacks import AttackResult, apgd, fmn, noise, pgd
+from calipers.errors import BadInput, nearest
+from calipers.threats import Norm
+
+__all__ = ["BUDGETS", "Budget", "find_budget"]
+
+Attack = Callable[..., AttackResult]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One row of the price list.
+
+    Arguments:
+        first: the minimal-norm attack everyone gets.
+        closing: attacks at the asked radii, in turn, for the examples whose bracket is still open there.
+        sparse: the closing attacks in L0, which APGD does not take.
+    """
+
+    first: Attack
+    closing: dict[str, Attack]
+    sparse: dict[str, Attack]
+
+    def closing_in(self, norm: Norm) -> dict[str, Attack]:
+        """The closing attacks of a norm; random noise comes last, as the witness no attack may be weaker than."""
+        return {**(self.sparse if norm == "l0" else self.closing), "noise": partial(noise, steps=50)}
+
+
+BUDGETS: dict[str, Budget] = {
+    "quick": Budget(
+        first=partial(fmn, steps=20),
+        closing={"apgd-dlr": partial(apgd, steps=20, loss="dlr")},
+        sparse={"pgd": partial(pgd, steps=20)},
+    ),
+    "standard": Budget(
+        first=partial(fmn, steps=50),
+        closing={
+            "apgd-ce": partial(apgd, steps=50, loss="ce"),
+            "apgd-dlr-targeted": partial(apgd, steps=50, loss="dlr", targets=3),
+        },
+        sparse={"pgd": partial(pgd, steps=50, restarts=2)},
+    ),
+    "thorough": Budget(
+        first=partial(fmn, steps=200),
+        closing={
+            "apgd-ce": partial(apgd, steps=100, loss="ce", restarts=5),
+            "apgd-dlr-targeted": partial(apgd, steps=100, loss="dlr", targets=9),
+            "pgd": partial(pgd, steps=200, restarts=5),
+        },
+        sparse={"pgd": partial(pgd, steps=200, restarts=10)},
+    ),
+}
+
+
+def find_budget(name: str) -> Budget:
+    """A budget by name.
+
+    Example:
+        >>> sorted(find_budget("standard").closing_in("l2"))
+        ['apgd-ce', 'apgd-dlr-targeted', 'noise']
+    """
+    if name not in BUDGETS:
+        raise BadInput("budget", expected=", ".join(BUDGETS), got=repr(name), hint=nearest(name, BUDGETS))
+    return BUDGETS[name]

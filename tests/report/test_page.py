@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from calipers.errors import BadInput
+from calipers.records import Run
+from calipers.report import render, write
+from calipers.report.charts import SEGMENTS
+from tests.report.factory import CHECKS, make_run
+
+INF = float("inf")
+EVIL = "<script>alert(1)</script>"
+ODD = {
+    "usual": make_run(checks=CHECKS),
+    "no witnesses": make_run([0.1, 0.2], [INF, INF]),
+    "all attacked": make_run([0.0, 0.0], [0.0, 0.01]),
+    "all certified": make_run([1.0, 2.0], [3.0, INF]),
+    "certified without end": make_run([INF, INF], [INF, INF]),
+    "all wrong": make_run([0.0, 0.0], [0.0, 0.0]),
+    "one example": make_run([0.05], [0.08]),
+    "two classes": make_run(classes=("no", "yes"), shape=(5,)),
+    "no eps": make_run(eps=()),
+    "colour": make_run(shape=(3, 8, 8)),
+    "exact": make_run([0.1, 0.2], [0.1, 0.2], eps=(0.1,)),
+    "many": make_run(np.linspace(0, 1, 1000), np.linspace(0, 2, 1000), shape=(4,)),
+}
+VOID = {"meta", "link", "br", "img", "rect", "line", "path"}
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed, and collects the text, the attributes and the scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.text: list[str] = []
+        self.urls: list[str] = []
+        self.ids: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.urls += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] == "script":
+            self.scripts.append(data)
+        elif not self.stack or self.stack[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def _charts(page: str) -> dict[str, dict[str, object]]:
+    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+    assert found
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    charts: dict[str, dict[str, object]] = json.loads(found[1], parse_constant=refuse)
+    return charts
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_odd_run_is_a_well_formed_page_with_valid_charts(name: str) -> None:
+    page = render(ODD[name])
+    seen = Page(page)
+    assert len(set(seen.ids)) == len(seen.ids)
+    assert all(url.startswith(("#", "data:")) for url in seen.urls)
+    assert not re.search(r"\bnan\b", seen.words)
+    for chart in _charts(page).values():
+        go.Figure(chart)  # refuses any property that Plotly does not know
+
+
+def test_the_page_says_the_numbers() -> None:
+    run = ODD["usual"]
+    words = Page(render(run)).words
+    for threat in run.summary.threats:
+        row = f"{threat.certified} {threat.open} {threat.attacked}"
+        assert row in words
+    assert "at least" in words
+    assert "✗ failed" in words
+    assert "✓ passed" in words
+    assert "– not applicable" in words
+    assert "4 of 60 examples have no upper bound" in words
+    assert "calipers audit digits-mlp --data digits --norm linf" in words
+    assert "cd" * 32 in words
+    assert "seed 3" in words
+    assert f"{run.summary.forwards:,}" in words
+
+
+def test_intervals_stand_there_only_for_a_sample() -> None:
+    whole = make_run()
+    assert "95 %" not in Page(render(whole)).words
+    whole.about["data"]["size"] = 61
+    words = Page(render(whole)).words
+    assert "60 of 61 examples were audited" in words
+    assert "95 %:" in words
+
+
+def test_the_band_chart_agrees_with_the_summary_at_every_eps() -> None:
+    run = make_run(eps=(0.03, 0.07, 0.1))
+    proved, not_broken = _charts(render(run))["band"]["data"][:2]
+    for threat in run.summary.threats:
+        at = proved["x"].index(threat.eps)
+        assert proved["y"][at] == pytest.approx(threat.proved, rel=1e-5)
+        assert not_broken["y"][at] == pytest.approx(threat.not_broken, rel=1e-5)
+
+
+def test_the_histogram_counts_every_example_or_says_how_many_lie_beyond() -> None:
+    chart = _charts(render(make_run()))["histogram"]
+    inside = [sum(trace["y"]) for trace in chart["data"]]
+    notes = " ".join(note["text"] for note in chart["layout"]["annotations"])
+    beyond = sum(int(count) for count in re.findall(r"(\d+) (?:beyond|infinite)", notes))
+    assert sum(inside) + beyond == 120
+    assert "4 infinite" in notes
+
+
+def test_rows_of_the_bracket_chart_are_capped_and_sorted() -> None:
+    certified, opened, attacked, tips = _charts(render(ODD["many"]))["brackets"]["data"]
+    assert len(tips["x"]) == SEGMENTS
+    assert tips["x"] == sorted(tips["x"])
+    sums = np.array(certified["x"]) + np.array(opened["x"]) + np.array(attacked["x"])
+    np.testing.assert_allclose(sums, sums[0], rtol=1e-4)
+
+
+def test_whatever_the_user_called_things_stays_text() -> None:
+    classes = (EVIL, '"><img src=x onerror=alert(2)>', "</style>&amp;")
+    run = make_run(classes=classes, command=f"calipers {EVIL}", model={"name": EVIL, "sha256": EVIL}, machine=EVIL)
+    run = Run(f"{EVIL}/run", run.about, run.examples, run.witnesses, CHECKS, run.summary)
+    page = render(run)
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    seen = Page(page)
+    assert seen.words.count(EVIL) >= 4
+    assert len(seen.scripts) >= 3
+    hover = " ".join(_charts(page)["brackets"]["data"][3]["hovertext"])
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in hover
+    assert "<script" not in hover
+
+
+@pytest.mark.parametrize("about", [{}, {"model": "net", "data": "toy", "box": "per feature", "settings": None}])
+def test_every_key_of_about_may_be_missing(about: dict[str, object]) -> None:
+    run = make_run()
+    words = Page(render(Run("run1", about, run.examples, run.witnesses, (), run.summary))).words
+    assert "does not say which command made it" in words
+    assert ("net on toy" if about else "a model on unnamed data") in words
+
+
+def test_missing_cells_are_words_and_not_nan() -> None:
+    run = make_run()
+    run.examples.loc[run.examples["attack"] == "", "attack"] = None
+    run.examples.loc[run.examples["certificate"] == "none", "certificate"] = np.nan
+    page = render(run)
+    assert "none (4)" in page
+    assert "nan" not in json.dumps(_charts(page)).lower()
+
+
+def test_the_size_is_that_of_plotly_and_the_data() -> None:
+    rng = np.random.default_rng(0)
+    lower = rng.random(300)
+    page = render(make_run(lower, lower * 1.2, checks=CHECKS))
+    assert len(page.encode()) < 5_250_000
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [("lower", 9.0, "0 ≤ lower ≤ upper"), ("upper", np.nan, "upper nan"), ("index", 1, "index 1 twice")],
+)
+def test_records_that_contradict_themselves_are_refused(column: str, value: float, complaint: str) -> None:
+    run = make_run()
+    run.examples.loc[5, column] = value
+    with pytest.raises(BadInput, match=complaint):
+        render(run)
+
+
+def test_no_examples_and_missing_columns_are_refused() -> None:
+    run = make_run()
+    for examples, complaint in (
+        (run.examples.iloc[:0], "at least one example"),
+        (run.examples.drop(columns="upper"), "no upper"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            render(Run("run1", {}, examples, {}, (), run.summary))
+
+
+def test_writing_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert write(make_run([0.1], [0.2]), path) == path
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write(make_run([0.1], [0.2]), path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none" / "report.html"):
+        with pytest.raises(BadInput, match="existing folder"):
+            write(make_run(), path)
