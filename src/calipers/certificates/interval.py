@@ -67,19 +67,21 @@ def largest_radius(lowest: Callable[[Tensor], Tensor], scale: Tensor, looks: int
     low, high = torch.zeros_like(scale), torch.full_like(scale, torch.inf)
     clean = lowest(low)
     at_low, at_high, guess = clean, torch.full_like(scale, -1.0), scale * 2.0**-16
+    before = torch.ones_like(scale, dtype=torch.bool)
     for _ in range(looks):
         value = lowest(guess)
         good = value > 0
-        # The end that stays counts half the next time, so that both ends move.
-        at_high = torch.where(good, at_high / 2, value)
-        at_low = torch.where(good, value, torch.where(low > 0, at_low / 2, at_low))
+        # An end that stays for the second time counts half, so that both ends move.
+        stays = torch.where(good == before, 0.5, 1.0)
+        at_high, at_low = torch.where(good, at_high * stays, value), torch.where(good, value, at_low * stays)
+        before = good
         low, high = torch.where(good, guess, low), torch.where(good, high, guess)
-        secant = low + (high - low) * at_low / (at_low - at_high).clamp_min(1e-300)
+        share = at_low / (at_low - at_high).clamp_min(1e-300)
         # Until something fails, aim a little past where the line through the clean margin meets zero.
         beyond = 1.01 * low * clean / (clean - value).clamp_min(1e-300)
         farther = torch.minimum(torch.maximum(beyond, 1.01 * low), 4 * scale)
-        between = torch.where((secant > low) & (secant < high), secant, (low + high) / 2)
-        guess = torch.where(high.isinf(), farther, between)
+        # Never quite at an end: a zero there must still be passed to be known.
+        guess = torch.where(high.isinf(), farther, low + (high - low) * share.clamp(1e-3, 1 - 1e-4))
     return torch.where(clean > 0, low, 0.0)
 
 
