@@ -29,8 +29,7 @@ class RunSettings(_Record):
     budget: str
     examples: int
     seed: int
-    arch: str | None = None
-    box: tuple[float, float] | None = None
+    box: str
     model_sha256: str
     data_sha256: str
     calipers: str

@@ -118,7 +118,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, damage):
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BadInput, match="cache .*: expected a folder that can be written to"):
+    with pytest.raises(BadInput, match=r"cache .*: expected a folder that can be written to"):
         trained("digits-linear", *few(), cache=tmp_path / "file")
 
 

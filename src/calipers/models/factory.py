@@ -49,10 +49,10 @@ def made_by(spec: str) -> Any:
                 hint = nearest(part, own) if own else None
                 raise BadInput(spec, expected=f"something named {part!r} in {module_name}", got="nothing", hint=hint)
             found = getattr(found, part)
-        return called(found, spec)
+        return _called(found, spec)
 
 
-def called(found: Any, spec: str) -> Any:
+def _called(found: Any, spec: str) -> Any:
     """``found`` itself if it is a model already, otherwise what it returns."""
     if isinstance(found, nn.Module | Classifier) or not callable(found):
         return found

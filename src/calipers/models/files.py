@@ -31,8 +31,11 @@ def content_of(path: Path) -> str:
 
 
 def _content_of_zip(path: Path) -> str:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "a damaged zip archive"
     inner = {name.partition("/")[2] for name in names}
     if "schema.json" in names:
         return "a skops file"

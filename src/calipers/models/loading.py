@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from calipers.errors import BadInput, nearest
 from calipers.models.classifier import Classifier
-from calipers.models.factory import called, is_factory, made_by, plugins
+from calipers.models.factory import is_factory, made_by, plugins
 from calipers.models.files import READERS, read
 from calipers.models.sklearn import from_sklearn
 from calipers.models.zoo import ARCHITECTURES, TRAINED, trained
@@ -72,7 +72,8 @@ def load(
     if spec in TRAINED and arch is None:
         found: Any = _built_in(spec, examples, cache)
     elif spec in plugins():
-        found = called(plugins()[spec].load(), spec)
+        point = plugins()[spec]
+        found = made_by(f"{point.module}:{point.attr}")
     elif is_factory(spec):
         found = made_by(spec)
     elif _is_file(spec):

@@ -101,7 +101,7 @@ def _convolution(dtype: torch.dtype) -> Reference:
         # All classes are nearly equal in the middle of the box, so that each leads somewhere.
         mixing.bias.sub_(net(torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64))[0])
         mixing.bias.add_(torch.tensor([0.0625, 0.0, -0.03125]))
-    x = (_pattern(5, 16, 19).reshape(-1, 1, 4, 4) + 1) / 2
+    x = ((_pattern(5, 16, 19).reshape(-1, 1, 4, 4) * 2).clamp(-1, 1) + 1) / 2
     return _affine("convolution-in-box", net.double(), x, Box(0, 1), dtype)
 
 

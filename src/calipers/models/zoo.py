@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -219,5 +219,6 @@ def _store(model: Classifier, file: Path) -> None:
         half_done.write_bytes(save(model.module.state_dict(), {"digest": digest(model)}))
         half_done.replace(file)
     except OSError as error:
-        half_done.unlink(missing_ok=True)
+        with suppress(OSError):
+            half_done.unlink()
         raise BadInput(f"cache {file.parent}", expected="a folder that can be written to", got=error) from error

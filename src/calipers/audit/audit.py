@@ -1,0 +1,281 @@
+"""The main job: close the brackets of a data set within a budget, test the numbers, leave a run behind."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from calipers import data, models
+from calipers.audit.budget import find_budget
+from calipers.audit.cascade import Brackets, close_brackets
+from calipers.audit.folder import COLUMNS, begin_run, clear_run, read_run, read_settings, table_of, write_run
+from calipers.audit.inputs import Inputs
+from calipers.diagnostics import run_checks
+from calipers.errors import BadInput
+from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
+from calipers.runner import Part, differences, fingerprint, merge, run_shards
+from calipers.threats import Threat, check_norm
+
+__all__ = ["Progress", "audit", "settings_of", "summarise"]
+
+# How many examples a shard holds: what is lost when a run is killed, and what one worker does at a time.
+SHARD = 128
+
+Progress = Callable[[float], None]
+
+
+def audit(
+    inputs: Inputs,
+    *,
+    norm: str,
+    eps: Sequence[float] = (),
+    budget: str = "standard",
+    seed: int = 0,
+    out: Path | str | None = None,
+    resume: bool = False,
+    replace: bool = False,
+    workers: int | str = 1,
+    batch_size: int = 128,
+    progress: Progress = lambda examples: None,
+    command: str = "",
+) -> Run:
+    r"""Bracket every example, check the evaluation, and write the run folder.
+
+    Arguments:
+        inputs: model and data that fit each other, see :func:`calipers.audit.open_inputs`.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
+        eps: the radii asked for; none for the minimal distortion alone.
+        budget: ``"quick"``, ``"standard"`` or ``"thorough"``.
+        seed: of every random draw.
+        out: the run folder; None keeps the run in memory.
+        resume: go on with an unfinished run in ``out``; a finished one is read back.
+        replace: overwrite whatever run is in ``out``.
+        workers: processes on this machine, or ``"dask:FILE"`` with a scheduler file.
+        batch_size: how many examples the model sees at once.
+        progress: told how many examples (in fractions) were finished.
+        command: how to ask for this again, for the record.
+
+    Raises:
+        BadInput: settings that make no sense; a run folder that holds another run.
+
+    Example:
+        >>> from calipers.audit import open_inputs
+        >>> run = audit(open_inputs("digits-linear", "digits", examples=20), norm="l2", eps=[0.1], budget="quick")
+        >>> band = run.summary.threats[0]
+        >>> band.certified + band.attacked + band.open, bool((run.examples.lower <= run.examples.upper).all())
+        (20, True)
+    """
+    began = time.monotonic()
+    threat = Threat(check_norm(norm), tuple(sorted({float(e) for e in eps})) or None)
+    find_budget(budget)
+    settings = settings_of(inputs, threat, budget, seed)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _claim(folder, settings, resume, replace)
+        if resume and (finished := _finished(folder)) is not None:
+            return finished
+    work = _Shards(inputs, threat, budget, seed, batch_size, progress if workers == 1 else _silent)
+
+    def done(shard: int, part: Part) -> None:
+        # In this process a shard told its progress while it ran; one found finished or made elsewhere did not.
+        if shard not in work.told:
+            progress(float(len(part.table["index"])))
+
+    mark, count = fingerprint(settings.model_dump(mode="json")), math.ceil(len(inputs.data) / SHARD)
+    parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
+    about = _about(inputs, settings, command, time.monotonic() - began)
+    run = _assemble(parts, inputs, threat, about, folder)
+    if folder is not None:
+        write_run(run)
+    return run
+
+
+def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSettings:
+    """Everything that determines the rows of a run."""
+    box = inputs.model.box
+    return RunSettings(
+        model=inputs.model.name,
+        data=inputs.data.name,
+        norm=threat.norm,
+        eps=threat.ladder,
+        budget=budget,
+        examples=len(inputs.data),
+        seed=seed,
+        box=repr(box),
+        model_sha256=models.digest(inputs.model),
+        data_sha256=data.digest(inputs.data),
+        calipers=version("calipers"),
+    )
+
+
+def _claim(folder: Path, settings: RunSettings, resume: bool, replace: bool) -> None:
+    """Make sure that the folder is ours to write: new, this very run, or given up by the caller."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--out {folder}", expected="a folder", got="a file")
+    if replace:
+        clear_run(folder)
+    begun = read_settings(folder)
+    if begun is not None:
+        other = differences(begun.model_dump(mode="json"), settings.model_dump(mode="json"))
+        if other:
+            hint = "choose another --out, or --replace"
+            raise BadInput(f"run folder {folder}", expected="these settings", got="; ".join(other), hint=hint)
+        whole = (folder / "summary.json").is_file()
+        if not resume and not whole:
+            hint = "--resume goes on with it, --replace starts again"
+            raise BadInput(f"run folder {folder}", expected="a new run", got="this very run, unfinished", hint=hint)
+        if not resume:
+            clear_run(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        hint = "choose a folder of its own for the run"
+        raise BadInput(f"--out {folder}", expected="a new, empty or run folder", got="other files", hint=hint)
+    begin_run(folder, settings)
+
+
+def _finished(folder: Path) -> Run | None:
+    """The run in the folder if it is whole; None if it is unfinished or a file of it is damaged."""
+    try:
+        return read_run(folder)
+    except BadInput:
+        return None
+
+
+class _Shards:
+    """The work: shard number → the rows and witnesses of its examples. Can be pickled for other processes."""
+
+    def __init__(
+        self, inputs: Inputs, threat: Threat, budget: str, seed: int, batch_size: int, progress: Progress
+    ) -> None:
+        self.inputs, self.threat, self.budget = inputs, threat, budget
+        self.seed, self.batch_size, self.progress = seed, batch_size, progress
+        self.told: set[int] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        # A progress bar stays where it is drawn.
+        return {**self.__dict__, "progress": _silent}
+
+    def __call__(self, shard: int) -> Part:
+        some = slice(shard * SHARD, (shard + 1) * SHARD)
+        whole = self.inputs.data
+        self.told.add(shard)
+        brackets = close_brackets(
+            self.inputs.model,
+            whole.x[some],
+            whole.y[some],
+            self.threat,
+            find_budget(self.budget),
+            seed=self.seed,
+            index=whole.index[some],
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+        return _part(brackets, whole.x[some])
+
+
+def _silent(examples: float) -> None:
+    """Progress that nobody watches."""
+
+
+def _part(brackets: Brackets, x: torch.Tensor) -> Part:
+    """The brackets of a shard as plain columns and arrays; witnesses only where something was found."""
+    columns = {name: np.asarray(getattr(brackets, name)) for name in COLUMNS}
+    found = (brackets.upper.isfinite() & (brackets.upper > 0)).nonzero()[:, 0]
+    arrays = {
+        "index": brackets.index[found].numpy(),
+        "clean": x[found].numpy(),
+        "adversarial": brackets.adversarial[found].numpy(),
+        "predicted": brackets.fooled[found].numpy(),
+    }
+    return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
+
+
+def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
+    """One run from its parts: rows, witnesses, checks, summary."""
+    merged = merge(parts)
+    rows = table_of(merged.table)
+    checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
+    summary = summarise(rows, threat, checks, float(str(about["seconds"])))
+    return Run(str(folder or ""), about, rows, merged.arrays, checks, summary)
+
+
+def summarise(rows: pd.DataFrame, threat: Threat, checks: tuple[Check, ...], seconds: float) -> Summary:
+    """summary.json of these rows: the band at every asked eps, the costs, the verdict."""
+    lower, upper = rows["lower"].to_numpy(), rows["upper"].to_numpy()
+    radius, bands = _radius(lower, upper), []
+    for eps in threat.ladder:
+        counts = {word: int((status(lower, upper, eps) == word).sum()) for word in ("certified", "attacked", "open")}
+        proved, not_broken = counts["certified"] / len(rows), 1 - counts["attacked"] / len(rows)
+        bands.append(
+            ThreatSummary(norm=threat.norm, eps=eps, proved=proved, not_broken=not_broken, radius=radius, **counts)
+        )
+    return Summary(
+        schema=1,
+        examples=len(rows),
+        clean_accuracy=float((rows["predicted"] == rows["label"]).mean()),
+        seconds=round(seconds, 3),
+        forwards=int(rows["forwards"].sum()),
+        gradients=int(rows["gradients"].sum()),
+        threats=tuple(bands),
+        checks=tuple({"id": c.id, "passed": c.passed, "evidence": c.evidence} for c in checks),
+        trusted=all(c.passed for c in checks),
+    )
+
+
+def _radius(lower: np.ndarray, upper: np.ndarray) -> Radius:
+    """Medians over the correctly classified examples; an infinite or missing median is None."""
+    right = upper > 0
+
+    def median(values: np.ndarray) -> float | None:
+        middle = float(np.median(values)) if len(values) else math.nan
+        return middle if math.isfinite(middle) else None
+
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(np.isinf(upper[right]), 0.0, lower[right] / upper[right])
+    return Radius(lower_median=median(lower[right]), upper_median=median(upper[right]), ratio_median=median(ratio))
+
+
+def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) -> dict[str, object]:
+    """run.json: what was asked, of what, with what, where."""
+    model, dataset = inputs.model, inputs.data
+    lo, hi = (np.unique(np.asarray(side)) for side in (model.box.lo, model.box.hi))
+    packages = ("calipers", "torch", "numpy", "scikit-learn")
+    return {
+        "command": command,
+        "settings": settings.model_dump(mode="json"),
+        "seconds": round(seconds, 3),
+        "model": {
+            "name": model.name,
+            "origin": model.origin,
+            "sha256": settings.model_sha256,
+            "classes": model.classes,
+            "shape": list(model.shape),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
+        "data": {
+            "name": dataset.name,
+            "size": inputs.size,
+            "provenance": dataset.provenance,
+            "sha256": settings.data_sha256,
+            "shape": list(dataset.shape),
+            "class_names": list(model.class_names or dataset.class_names),
+        },
+        "box": [float(lo[0]), float(hi[0])] if len(lo) == len(hi) == 1 and model.box.bounded else repr(model.box),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "device": str(model.device),
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "calipers": version("calipers"),
+    }

@@ -1,0 +1,111 @@
+"""The run folder: what an audit leaves behind, written so that it is either whole or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from calipers.errors import BadInput
+from calipers.records import Check, Run, RunSettings, Summary
+from calipers.runner import atomic_write
+
+__all__ = ["COLUMNS", "begin_run", "clear_run", "read_run", "read_settings", "table_of", "write_run"]
+
+# The columns of examples.parquet, in order, with their dtypes.
+COLUMNS: dict[str, str] = {
+    "index": "int64",
+    "label": "int64",
+    "predicted": "int64",
+    "lower": "float64",
+    "certificate": "str",
+    "upper": "float64",
+    "attack": "str",
+    "forwards": "int64",
+    "gradients": "int64",
+}
+
+
+# Every file of a run, the report among them; summary.json first to go and last to come.
+_FILES = ("summary.json", "run.json", "examples.parquet", "adversarials.safetensors", "checks.json", "report.html")
+
+
+def begin_run(folder: Path, settings: RunSettings) -> None:
+    """Say what the folder is going to hold, before anything is computed."""
+    if not (folder / "run.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / "run.json", _json({"settings": settings.model_dump(mode="json")}))
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+
+
+def write_run(run: Run) -> None:
+    """Write every file of a run but the report, each atomically; summary.json last: it says that the run is whole."""
+    from safetensors.numpy import save
+
+    folder = Path(run.folder)
+    atomic_write(folder / "run.json", _json(run.about))
+    buffer = io.BytesIO()
+    run.examples.to_parquet(buffer, index=False, compression="zstd")
+    atomic_write(folder / "examples.parquet", buffer.getvalue())
+    atomic_write(folder / "adversarials.safetensors", save(run.witnesses))
+    atomic_write(folder / "checks.json", _json([check.model_dump() for check in run.checks]))
+    atomic_write(folder / "summary.json", run.summary.model_dump_json(by_alias=True, indent=2) + "\n")
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run back.
+
+    Raises:
+        BadInput: if the folder is not one, or a file is missing or damaged.
+    """
+    from safetensors.numpy import load
+
+    missing = [name for name in ("run.json", "examples.parquet", "summary.json") if not (folder / name).is_file()]
+    if missing:
+        got = "nothing there" if not folder.exists() else f"no {', '.join(missing)}"
+        raise BadInput(str(folder), expected="the folder of a finished run", got=got, hint="audit with --out first")
+    try:
+        return Run(
+            folder=str(folder),
+            about=json.loads((folder / "run.json").read_text()),
+            examples=pd.read_parquet(folder / "examples.parquet"),
+            witnesses=load((folder / "adversarials.safetensors").read_bytes()),
+            checks=tuple(Check(**check) for check in json.loads((folder / "checks.json").read_text())),
+            summary=Summary.model_validate_json((folder / "summary.json").read_text()),
+        )
+    except Exception as error:
+        # pyarrow, safetensors, json and pydantic each have errors of their own for a damaged file.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(str(folder), expected="whole files", got=reason, hint="audit again with --resume") from error
+
+
+def read_settings(folder: Path) -> RunSettings | None:
+    """The settings a folder was begun with; None if it holds no run."""
+    try:
+        return RunSettings(**json.loads((folder / "run.json").read_text())["settings"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "choose another --out, or --replace"
+        raise BadInput(str(folder / "run.json"), expected="the settings of a run", got="something else", hint=hint) from error
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def table_of(columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Rows of an audit with the columns of the contract, in their order and dtypes."""
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
