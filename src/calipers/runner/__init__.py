@@ -1,0 +1,8 @@
+"""Shards, seeds, resume, merge: long work cut in pieces that survive a kill. Knows no robustness."""
+
+from calipers.runner.draws import Draws
+from calipers.runner.files import atomic_write
+from calipers.runner.settings import differences, fingerprint
+from calipers.runner.shards import Part, merge, run_shards
+
+__all__ = ["Draws", "Part", "atomic_write", "differences", "fingerprint", "merge", "run_shards"]
