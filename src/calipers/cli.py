@@ -287,7 +287,9 @@ def papers_list() -> int:
 
 
 @papers_app.command(name="run")
-def papers_run(name: str, /, *, scale: Literal["smoke", "cpu", "paper"] = "cpu", out: Path = Path("runs/papers")) -> int:
+def papers_run(
+    name: str, /, *, scale: Literal["smoke", "cpu", "paper"] = "cpu", out: Path = Path("runs/papers")
+) -> int:
     """Reproduce one figure: a table, a picture, and a record of how they were made.
 
     Parameters
@@ -346,7 +348,13 @@ def _bytes_progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], No
     """A bar for every file that is downloaded."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal) as bar:
         tasks: dict[str, object] = {}
 

@@ -12,8 +12,8 @@ from calipers.certificates.interval import ball_interval, margins
 from calipers.certificates.layers import read, rounding_of, unit_of
 from calipers.errors import BadInput
 from calipers.models import Classifier, Normalize, references
-from calipers.threats import NORMS, Box, Norm, Threat, sample
 from calipers.runner.draws import Draws
+from calipers.threats import NORMS, Box, Norm, Threat, sample
 
 every = pytest.mark.parametrize("name", CERTIFICATES)
 LP: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -24,7 +24,7 @@ def weights(net: nn.Module, seed: int, gain: float = 1.0) -> nn.Module:
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in [*net.named_parameters(), *net.named_buffers()]:
-            if p.dtype.is_floating_point and not name.endswith(("mean", "std")) or "running" in name:
+            if (p.dtype.is_floating_point and not name.endswith(("mean", "std"))) or "running" in name:
                 draw = torch.randn(p.shape, generator=g, dtype=torch.float64)
                 spread = gain / max(p[0].numel(), 1) ** 0.5 if p.dim() > 1 else 0.3
                 p.copy_(draw.abs() + 0.5 if "running_var" in name else draw * spread)
@@ -53,7 +53,9 @@ def nets() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
                 (2, 7, 7),
             ),
             "dilated": (
-                nn.Sequential(nn.Conv2d(1, 3, 2, dilation=2), nn.ReLU(), nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(12, 2)),
+                nn.Sequential(
+                    nn.Conv2d(1, 3, 2, dilation=2), nn.ReLU(), nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(12, 2)
+                ),
                 (1, 5, 5),
             ),
         }  # fmt: skip

@@ -12,8 +12,21 @@ from torch import Tensor
 
 from calipers.errors import BadInput
 from calipers.runner.draws import Draws
-from calipers.threats import NORMS, Box, Threat, check_norm, cross, distance, dual, inside, leave_cell, norm
-from calipers.threats import project, sample, steepest
+from calipers.threats import (
+    NORMS,
+    Box,
+    Threat,
+    check_norm,
+    cross,
+    distance,
+    dual,
+    inside,
+    leave_cell,
+    norm,
+    project,
+    sample,
+    steepest,
+)
 
 SIZES = [(7, (11,)), (3, (2, 5, 3)), (1, (1,)), (13, (101,))]
 EPS = {"linf": 0.13, "l2": 0.71, "l1": 1.9, "l0": 3.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss
@@ -15,8 +16,13 @@ from calipers.attacks.search import noise, refine
 __all__ = [
     "ATTACKS",
     "LOSSES",
+    "Ask",
     "AttackResult",
     "Loss",
+    "Method",
+    "Options",
+    "Rows",
+    "Seen",
     "affine_map",
     "apgd",
     "fgsm",

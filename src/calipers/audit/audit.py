@@ -231,16 +231,15 @@ def summarise(rows: pd.DataFrame, threat: Threat, checks: tuple[Check, ...], sec
 
 
 def _radius(lower: np.ndarray, upper: np.ndarray) -> Radius:
-    """Medians over the correctly classified examples; an infinite or missing median is None."""
+    """Medians over all examples; the ratio over those that were right. An infinite median is None."""
     right = upper > 0
+    ratio = np.divide(lower[right], upper[right], out=np.zeros(right.sum()), where=np.isfinite(upper[right]))
+    return Radius(lower_median=_median(lower), upper_median=_median(upper), ratio_median=_median(ratio))
 
-    def median(values: np.ndarray) -> float | None:
-        middle = float(np.median(values)) if len(values) else math.nan
-        return middle if math.isfinite(middle) else None
 
-    with np.errstate(invalid="ignore"):
-        ratio = np.where(np.isinf(upper[right]), 0.0, lower[right] / upper[right])
-    return Radius(lower_median=median(lower[right]), upper_median=median(upper[right]), ratio_median=median(ratio))
+def _median(values: np.ndarray) -> float | None:
+    middle = float(np.median(values)) if len(values) else math.nan
+    return middle if math.isfinite(middle) else None
 
 
 def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) -> dict[str, object]:

@@ -10,7 +10,7 @@ from calipers.attacks import AttackResult, apgd, fmn, noise, pgd
 from calipers.errors import BadInput, nearest
 from calipers.threats import Norm
 
-__all__ = ["BUDGETS", "Budget", "find_budget"]
+__all__ = ["BUDGETS", "Attack", "Budget", "find_budget"]
 
 Attack = Callable[..., AttackResult]
 

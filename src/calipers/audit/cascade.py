@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, affine_map, linear, refine
-from calipers.audit.budget import Budget
+from calipers.attacks import AttackResult, Options, affine_map, linear, refine
+from calipers.audit.budget import Attack, Budget
 from calipers.certificates import CERTIFICATES, Certified, NotApplicable
 from calipers.errors import BadInput
 from calipers.models import Classifier
@@ -74,7 +74,8 @@ class Brackets:
             i = int(broken[0])
             raise SandwichBroken(
                 f"example {int(self.index[i])}: {self.certificate[i]} certifies {float(self.lower[i])!r}, but "
-                f"{self.attack[i]} found a witness at {float(self.upper[i])!r}; this is a bug in Calipers, please report it"
+                f"{self.attack[i]} found a witness at "
+                f"{float(self.upper[i])!r}: this is a bug in Calipers, please report it"
             )
 
     def open_at(self, eps: tuple[float, ...]) -> list[tuple[Tensor, tuple[float, ...]]]:
@@ -123,16 +124,16 @@ def close_brackets(
     if not len(right):
         return brackets
 
-    def attack(name: str, method: Callable[..., AttackResult], some: Tensor, threat: Threat, **told: object) -> None:
-        options = {"seed": seed, "batch_size": batch_size, "index": brackets.index[some]}
-        found = method(model, x[some], y[some], threat, **options, **told)
+    def attack(name: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
+        options: Options = {"seed": seed, "batch_size": batch_size, "index": brackets.index[some]}
+        found = method(model, x[some], y[some], threat, progress=tell, **options)
         if threat.eps is not None:
             found = refine(found, model, x[some], y[some], Threat(threat.norm), **options)
         brackets.lower_upper(some, found, name)
 
     name, first = _first_attack(model, x[right], budget)
     # An example counts for a half when it has a bracket, and for the other when the bracket is decided.
-    attack(name, first, right, Threat(threat.norm), progress=lambda n: progress(n / 2))
+    attack(name, first, right, Threat(threat.norm), lambda n: progress(n / 2))
     waiting = len(right)
     for name, closing in budget.closing_in(threat.norm).items():
         groups = brackets.open_at(threat.ladder)
@@ -140,7 +141,7 @@ def close_brackets(
         progress((waiting - still) / 2)
         waiting = still
         for some, eps in groups:
-            attack(name, closing, some, Threat(threat.norm, eps))
+            attack(name, closing, some, Threat(threat.norm, eps), lambda n: None)
     progress(waiting / 2)
     return brackets
 
@@ -186,7 +187,7 @@ def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: 
             break
 
 
-def _first_attack(model: Classifier, x: Tensor, budget: Budget) -> tuple[str, Callable[..., AttackResult]]:
+def _first_attack(model: Classifier, x: Tensor, budget: Budget) -> tuple[str, Attack]:
     """The exact attack on an affine model, the budget's minimal-norm attack on any other."""
     # Classes and coordinates beyond this make the K gradients and sorts dearer than a search.
     if model.classes <= 100 and affine_map(model, x) is not None:

@@ -99,7 +99,9 @@ def read_settings(folder: Path) -> RunSettings | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         hint = "choose another --out, or --replace"
-        raise BadInput(str(folder / "run.json"), expected="the settings of a run", got="something else", hint=hint) from error
+        raise BadInput(
+            str(folder / "run.json"), expected="the settings of a run", got="something else", hint=hint
+        ) from error
 
 
 def _json(content: Any) -> str:

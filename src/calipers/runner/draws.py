@@ -39,7 +39,7 @@ def philox(
         >>> [hex(int(word)) for word in philox((zero, 0, zero, 0), (0, 0))]
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    a, b, c, d = counter
+    a, b, c, d = (torch.as_tensor(word) for word in counter)
     j, k = key
     for _ in range(10):
         # A signed product wraps at 2⁶⁴ with the right 64 bits. Its high half is masked before the next product;
@@ -149,8 +149,7 @@ class Draws:
         step = self.step.to(block.device)[:, None] if isinstance(self.step, Tensor) else self.step
         last = self.stream * _CALLS + self._calls
         self._calls += 1
-        words = philox((block, step, self.example[:, None], last), (self.seed & _MASK, self.seed >> 32))
-        return words
+        return philox((block, step, self.example[:, None], last), (self.seed & _MASK, self.seed >> 32))
 
 
 def _check_range(what: str, value: int | Tensor, end: int) -> None:

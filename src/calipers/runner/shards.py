@@ -94,7 +94,7 @@ def run_shards(
 
 
 def merge(parts: list[Part]) -> Part:
-    """All parts as one: columns and arrays concatenated in order, notes of the same name from the last that has them."""
+    """All parts as one: columns and arrays concatenated in order; of notes of the same name, the last."""
     first = parts[0]
     return Part(
         table={name: np.concatenate([part.table[name] for part in parts]) for name in first.table},
@@ -119,7 +119,9 @@ class _Shelf:
 
     def write(self, shard: int, part: Part) -> None:
         buffer = io.BytesIO()
-        columns = {f"table.{n}": np.asarray(a.tolist(), dtype=str) if a.dtype == object else a for n, a in part.table.items()}
+        columns = {
+            f"table.{n}": np.asarray(a.tolist(), dtype=str) if a.dtype == object else a for n, a in part.table.items()
+        }
         arrays = {f"array.{name}": array for name, array in part.arrays.items()}
         np.savez(buffer, allow_pickle=False, notes=np.array(json.dumps(part.notes)), **columns, **arrays)
         payload = buffer.getvalue()
@@ -192,6 +194,8 @@ def _on_dask(work: Work, shelf: _Shelf, missing: list[int], scheduler_file: str)
     from joblib import Parallel, delayed, parallel_config
 
     if not Path(scheduler_file).is_file():
-        raise BadInput(f"scheduler file {scheduler_file}", expected="the file a dask scheduler wrote", got="no such file")
+        raise BadInput(
+            f"scheduler file {scheduler_file}", expected="the file a dask scheduler wrote", got="no such file"
+        )
     with Client(scheduler_file=scheduler_file), parallel_config(backend="dask"):
         yield from Parallel()(delayed(_one)(work, shelf, shard) for shard in missing)
