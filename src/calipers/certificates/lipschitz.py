@@ -33,7 +33,7 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     Raises:
         NotApplicable: for L0, and (UnknownOperator) for a layer without a rule.
 
-    Source: "On the Robustness of Deep Learning: a strict lower bound for the minimal distortion", Theorem 1,
+    Source: "Analyzing the Robustness of Deep Learning Against Adversarial Examples" (Zhao 2018), Theorem 1,
     equation (1).
     """
     if norm == "l0":
