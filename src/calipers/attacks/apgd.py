@@ -90,7 +90,7 @@ class _APGD:
 
     def _checkpoint(self, rows: Rows, seen: Seen) -> tuple[Tensor, Tensor | None]:
         """At a checkpoint without progress: half the step size, back to the best point. The point to step from."""
-        window = self.window.to(rows.k.device)[rows.k.clamp_min(0)]
+        window = self.window.to(rows.k.device)[rows.k]
         here = window > 0
         if not bool(here.any()):
             return rows.z, None

@@ -67,12 +67,16 @@ class Rows:
         return Rows(**{name: tensor[which] for name, tensor in self.__dict__["_tensors"].items()})
 
     def put(self, which: Tensor, rows: Rows) -> None:
-        """Overwrite some rows, name by name; a name seen for the first time is made for every row."""
-        own = self.__dict__["_tensors"]
-        for name, tensor in rows.__dict__["_tensors"].items():
-            if name not in own:
-                own[name] = tensor.new_zeros((len(self), *tensor.shape[1:]))
-            own[name][which] = tensor
+        """Overwrite some rows, name by name."""
+        for name, tensor in self.__dict__["_tensors"].items():
+            if len(which):
+                tensor[which] = getattr(rows, name)
+
+    def join(self, rows: Rows) -> Rows:
+        """These rows and those behind them, name by name; an empty side is left out, with its names."""
+        if not len(self) or not len(rows):
+            return self if len(self) else rows
+        return Rows(**{n: torch.cat([t, getattr(rows, n)]) for n, t in self.__dict__["_tensors"].items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +106,10 @@ class Seen:
 class Method(Protocol):
     r"""One attack as a state machine. ``rows`` holds, for every slot:
 
-    ``x`` the input, ``y`` its label, ``eps`` the radius it is attacked at, ``z`` the next point to look at,
-    ``k`` how many looks this attempt has had, ``attempt`` the number of the attempt (restart + restarts·level),
-    ``target`` the class to reach or −1, ``best`` the distance of the nearest witness so far (float64), ``scale`` the
-    clean logits' spread; and whatever the method itself writes.
+    ``x`` the input, ``y`` its label, ``clean`` its logits and ``scale`` their spread, ``eps`` the radius it is attacked
+    at, ``z`` the next point to look at, ``k`` how many looks this attempt has had, ``attempt`` the number of the attempt
+    (restart + restarts·level), ``target`` the class to reach or −1, ``best`` the distance of the nearest witness so far
+    (float64); and whatever the method itself writes.
     """
 
     @property
@@ -207,48 +211,62 @@ def _powers(x: Tensor, threat: Threat, model: Classifier) -> tuple[float, ...]:
 
 
 class _Loop:
-    """The slots, the queue, and what has been found so far."""
+    """The queue, the slots, and what has been found so far."""
 
     def __init__(
         self, method: Method, ask: Ask, queue: Rows, ladder: tuple[float, ...], progress: Callable[[int], None] | None
     ) -> None:
-        self.method, self.ask, self.queue, self.progress = method, ask, queue, progress
+        self.method, self.ask, self.queue, self.progress = method, ask, queue, progress or (lambda finished: None)
         n, device = len(queue), queue.x.device
         self.ladder = torch.tensor(ladder or (math.inf,), dtype=torch.float64, device=device)
         self.limit = ask.threat.ladder[-1] if ask.threat.ladder else math.inf
-        self.next = 0
+        self.admitted, self.waiting = 0, queue.take(queue.row[:0])
         self.adversarial = queue.x.clone()
         self.distance = torch.full((n,), math.inf, dtype=torch.float64, device=device)
         self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros_like(self.forwards)
 
     def run(self, slots: int) -> None:
-        """Until the queue and the slots are empty: look, judge, step, start, replace."""
-        rows = self._newcomers(slots)
+        """Until the queue and the slots are empty: look, record, step, start again, replace."""
+        rows = self._next(slots, slots)
         while len(rows):
             seen = self._look(rows)
-            fresh = rows.k < 0
-            done, begin = self._record(rows, seen, fresh)
-            if not bool((done | begin).all()):
+            done, again = self._record(rows, seen)
+            if not bool((done | again).all()):
                 self.method.step(self.ask, rows, seen)
             rows.k = rows.k + 1
-            if bool(begin.any()):
-                self._begin(rows, begin.nonzero()[:, 0], seen, fresh)
-            rows = self._replace(rows, done)
+            if bool(again.any()):
+                self._start_again(rows, again.nonzero()[:, 0])
+            rows = self._replace(rows, done, slots)
 
-    def _newcomers(self, count: int) -> Rows:
-        """The next examples of the queue; their first look, number −1, is at the clean input."""
-        rows = self.queue.take(self.queue.row[self.next : self.next + count])
-        n, self.next = len(rows), self.next + len(rows)
-        rows.z, rows.attempt = rows.x.clone(), torch.zeros_like(rows.row)
-        rows.k, rows.target = torch.full_like(rows.row, -1), torch.full_like(rows.row, -1)
-        rows.eps, rows.scale = self.ladder[:1].to(rows.x.dtype).repeat(n), torch.ones_like(rows.x.flatten(1)[:, 0])
-        rows.best = torch.full_like(self.distance[:n], math.inf)
+    def _next(self, count: int, slots: int) -> Rows:
+        """The next examples, at the start of their first attempt; the queue is looked at in whole batches."""
+        while len(self.waiting) < count and self.admitted < len(self.queue):
+            self.waiting = self.waiting.join(self._admit(slots))
+        place = torch.arange(len(self.waiting), device=self.waiting.row.device)
+        taken, self.waiting = self.waiting.take(place[:count]), self.waiting.take(place[count:])
+        return taken
+
+    def _admit(self, count: int) -> Rows:
+        """Look at the clean inputs of the next examples; those already wrong are done, the others start."""
+        rows = self.queue.take(self.queue.row[self.admitted : self.admitted + count])
+        self.admitted += len(rows)
+        rows.k, rows.attempt = torch.zeros_like(rows.row), torch.zeros_like(rows.row)
+        rows.target, rows.eps = rows.k - 1, self.ladder[:1].to(rows.x.dtype).repeat(len(rows))
+        rows.scale, rows.best = torch.ones_like(rows.eps), torch.full_like(self.distance[: len(rows)], math.inf)
+        rows.clean = self._look(rows, clean=True).logits
+        rows.scale = rows.clean.amax(1) - rows.clean.amin(1)
+        right = rows.clean.argmax(1) == rows.y
+        self.distance[rows.row[~right]] = 0.0
+        self.progress(int((~right).sum()))
+        rows = rows.take(right.nonzero()[:, 0])
+        if len(rows):
+            self.method.start(self.ask, rows)
         return rows
 
-    def _look(self, rows: Rows) -> Seen:
+    def _look(self, rows: Rows, clean: bool = False) -> Seen:
         """One model evaluation of every slot, with a gradient if any slot needs one."""
-        wants = (rows.k >= 0) & (rows.k < self.method.gradients)
+        wants = (rows.k < self.method.gradients) & (not clean)
         self.forwards[rows.row] += 1
         self.gradients[rows.row] += wants
         if bool(wants.any()):
@@ -262,19 +280,16 @@ class _Loop:
             with torch.no_grad():
                 logits = self.ask.model(rows.z)
                 value = self.method.loss(logits, rows.y, rows.target, rows.scale)
-            grad = torch.zeros_like(rows.z) if bool((rows.k >= 0).any()) else rows.z
+            grad = torch.zeros_like(rows.z)
         if not bool(logits.isfinite().all()):
             i = int(rows.index[(~logits.isfinite()).any(1).nonzero()[0, 0]])
             raise BadInput(f"logits of {self.ask.model.name} for example {i}", expected="finite", got="NaN or infinity")
         return Seen(logits, value, grad, clears(logits, rows.y))
 
-    def _record(self, rows: Rows, seen: Seen, fresh: Tensor) -> tuple[Tensor, Tensor]:
-        """Store what was found; say which slots are done and which begin a new attempt."""
-        wrong = fresh & (seen.logits.argmax(1) != rows.y)
-        self.distance[rows.row[wrong]] = 0.0
-        found = seen.fooled & ~fresh
-        if bool(found.any()):
-            at = found.nonzero()[:, 0]
+    def _record(self, rows: Rows, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Store what was found; say which slots are done and which begin another attempt."""
+        if bool(seen.fooled.any()):
+            at = seen.fooled.nonzero()[:, 0]
             far = distance(rows.x[at], rows.z[at], self.ask.threat.norm)
             # A fixed-budget attack's witness counts only inside the ball it was asked for; the ladder climbs on.
             nearer = (far < rows.best[at]) & (far <= self.ladder[rows.attempt[at] // self.ask.restarts])
@@ -282,34 +297,27 @@ class _Loop:
             rows.best[at] = far
             self.distance[rows.row[at]], self.adversarial[rows.row[at]] = far, rows.z[at]
         caught = rows.best.isfinite() & (not self.method.minimal)
-        spent = ~fresh & (rows.k + 1 >= self.method.looks)
-        levels = 1 if self.method.minimal else len(self.ladder)
-        last = rows.attempt + 1 >= self.ask.restarts * levels
-        done = wrong | caught | (spent & last)
-        return done, ~done & (spent | fresh)
+        spent = rows.k + 1 >= self.method.looks
+        last = rows.attempt + 1 >= self.ask.restarts * len(self.ladder)
+        done = caught | (spent & last)
+        return done, spent & ~done
 
-    def _begin(self, rows: Rows, at: Tensor, seen: Seen, fresh: Tensor) -> None:
-        """Start the next attempt of some slots: the first, another restart, or the next radius of the ladder."""
+    def _start_again(self, rows: Rows, at: Tensor) -> None:
+        """Another restart, or the next radius of the ladder."""
         some = rows.take(at)
-        new = fresh[at]
-        spread = seen.logits[at].amax(1) - seen.logits[at].amin(1)
-        some.scale = torch.where(new, spread, some.scale)
-        some.attempt = torch.where(new, some.attempt, some.attempt + 1)
-        level = (some.attempt // self.ask.restarts).clamp_max(len(self.ladder) - 1)
-        some.eps = self.ladder[level].to(some.x.dtype)
+        some.attempt = some.attempt + 1
+        some.eps = self.ladder[some.attempt // self.ask.restarts].to(some.x.dtype)
         some.k = torch.zeros_like(some.k)
-        some.clean = torch.where(new[:, None], seen.logits[at], getattr(some, "clean", seen.logits[at]))
         self.method.start(self.ask, some)
         rows.put(at, some)
 
-    def _replace(self, rows: Rows, done: Tensor) -> Rows:
-        """Fill the slots that are done from the queue; drop those for which nothing is left."""
+    def _replace(self, rows: Rows, done: Tensor, slots: int) -> Rows:
+        """Fill the slots that are done with the next examples; drop those for which none is left."""
         free = done.nonzero()[:, 0]
         if not len(free):
             return rows
-        if self.progress:
-            self.progress(len(free))
-        newcomers = self._newcomers(len(free))
+        self.progress(len(free))
+        newcomers = self._next(len(free), slots)
         filled = len(newcomers)
         rows.put(free[:filled], newcomers)
         if filled < len(free):

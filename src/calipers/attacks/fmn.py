@@ -42,7 +42,7 @@ class _FMN:
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         name, box = ask.threat.norm, ask.model.box
-        share = (rows.k.clamp_min(0) / self.steps).clamp_max(1).to(rows.x.dtype)
+        share = (rows.k / self.steps).clamp_max(1).to(rows.x.dtype)
         falling = (1 + (math.pi * share).cos()) / 2
         gamma = 1e-4 + (self.gamma - 1e-4) * falling
         rows.radius = self._radius(rows, seen, gamma, name)
