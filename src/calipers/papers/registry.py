@@ -1,0 +1,185 @@
+"""The list of reproduced figures, and how one is run: a table, its findings, a picture."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import pkgutil
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pandas as pd
+
+from calipers.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+__all__ = ["Figure", "Result", "Scale", "figure", "figures", "run"]
+
+Scale = Literal["smoke", "cpu", "paper"]
+_FIGURES: dict[str, Figure] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a figure measures.
+
+    Arguments:
+        table: the numbers, one row per thing measured.
+        findings: sentences with numbers: does the claim hold?
+        plot: draws the picture from the table; ``None`` where a table is all there is.
+
+    Example:
+        >>> Result(pd.DataFrame({"n": [1]}), ("n is 1",)).plot is None
+        True
+    """
+
+    table: pd.DataFrame
+    findings: tuple[str, ...]
+    plot: Callable[[], Picture] | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure or table, and the function that reproduces it.
+
+    Arguments:
+        name: ``"paper.figure"``.
+        paper: title, authors, year.
+        claim: what the paper says it shows.
+        reproduce: scale to result.
+    """
+
+    name: str
+    paper: str
+    claim: str
+    reproduce: Callable[[Scale], Result]
+
+
+def figure(name: str, *, paper: str, claim: str) -> Callable[[Callable[[Scale], Result]], Callable[[Scale], Result]]:
+    """Register a function ``scale -> Result`` as the reproduction of one figure.
+
+    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size.
+
+    Raises:
+        BadInput: if the name is taken by another function.
+
+    Example:
+        >>> @figure("example.figure1", paper="None", claim="One is one.")
+        ... def one(scale: Scale) -> Result:
+        ...     return Result(pd.DataFrame({"one": [1]}), ("it is",))
+        >>> _ = _FIGURES.pop("example.figure1")
+    """
+
+    def register(function: Callable[[Scale], Result]) -> Callable[[Scale], Result]:
+        known = _FIGURES.get(name)
+        if known and (known.reproduce.__module__, known.reproduce.__qualname__) != (
+            function.__module__,
+            function.__qualname__,
+        ):
+            raise BadInput("figure", expected="a new name", got=repr(name))
+        _FIGURES[name] = Figure(name, paper, claim, function)
+        return function
+
+    return register
+
+
+def figures() -> dict[str, Figure]:
+    """All figures by name, sorted; importing every paper's module on the way.
+
+    Example:
+        >>> "pointwise.figure1" in figures()
+        True
+    """
+    package = importlib.import_module("calipers.papers")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name != "registry":
+            importlib.import_module(f"calipers.papers.{module.name}")
+    return dict(sorted(_FIGURES.items()))
+
+
+def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
+    """Reproduce one figure: NAME.csv, NAME.svg (if it has a picture) and NAME.json, each written whole or not at all.
+
+    The JSON holds the claim, the findings, the command, the scale, the seconds, the kind of machine and the versions.
+
+    Arguments:
+        name: see ``figures``.
+        scale: ``"smoke"``, ``"cpu"`` or ``"paper"``.
+        out: a folder; made if it is missing.
+
+    Raises:
+        BadInput: for an unknown name or scale.
+
+    Example:
+        >>> run("pointwise.figure7")
+        Traceback (most recent call last):
+            ...
+        calipers.errors.BadInput: figure: got 'pointwise.figure7'; did you mean 'pointwise.figure...
+    """
+    known = figures()
+    if name not in known:
+        raise BadInput("figure", got=repr(name), hint=nearest(name, known))
+    if scale not in get_args(Scale):
+        raise BadInput("scale", got=repr(scale), hint=nearest(str(scale), get_args(Scale)))
+    chosen, start = known[name], time.perf_counter()
+    result = chosen.reproduce(scale)
+    picture = _svg(name, result.plot) if result.plot else None
+    about = {
+        "name": name,
+        "paper": chosen.paper,
+        "claim": chosen.claim,
+        "findings": list(result.findings),
+        "command": f"calipers papers run {name} --scale {scale}",
+        "scale": scale,
+        "seconds": round(time.perf_counter() - start, 1),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": _versions(),
+    }
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"csv": result.table.to_csv(index=False, float_format="%.8g", lineterminator="\n")}
+    texts |= {"svg": picture} if picture else {}
+    texts |= {"json": json.dumps(about, indent=2, ensure_ascii=False) + "\n"}
+    return [_write(folder / f"{name}.{kind}", text) for kind, text in texts.items()]
+
+
+def _svg(name: str, plot: Callable[[], Picture]) -> str:
+    """The picture as SVG, the same bytes every time: fixed ids, no date, text as text."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}):
+        page = io.StringIO()
+        plot().savefig(page, format="svg", metadata={"Date": None, "Creator": None})
+    return page.getvalue()
+
+
+def _versions() -> dict[str, str]:
+    """The libraries that the numbers depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for library in ("calipers", "numpy", "scipy", "torch", "matplotlib"):
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write beside the target, then rename: a reader never sees half a file."""
+    part = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
