@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.special import ndtr
-from scipy.stats import binom
+from scipy.special import bdtr, ndtr
 from torch import Tensor
 
 from calipers.data.dataset import DataSet
@@ -163,8 +162,8 @@ def _bernoulli(spec: str, options: Options, y: Tensor, generator: torch.Generato
 def _l0_error(k: int, t: float, flips: int) -> float:
     """The best threshold on the number of differing coordinates, or a constant answer, which errs half the time."""
     s = np.arange(k)
-    far = binom.cdf(s + flips, k, 0.5 + t) + binom.cdf(k - s + flips - 1, k, 0.5 + t)
-    return min(0.5, float(far.min()) / 2)
+    far = sum(bdtr(np.minimum(most, k), k, 0.5 + t) for most in (s + flips, k - s + flips - 1))
+    return min(0.5, float(np.min(far)) / 2)
 
 
 MODELS: dict[str, tuple[Options, Callable[[str, Options, Tensor, torch.Generator], Sample]]] = {

@@ -42,7 +42,13 @@ Attack = Callable[[nn.Module, Tensor, Tensor, Norm, float], Tensor]
     "k = 50, t = 0.30, shows up to which eps a rule beats chance.",
 )
 def figure12(scale: Scale) -> Result:
-    """L0 error against the threshold and eps: equation (12) as printed, and as it holds."""
+    """L0 error against the threshold and eps: equation (12) as printed, and as it holds.
+
+    Example:
+        >>> table = figure12("smoke").table
+        >>> table[(table.threshold == 10) & (table.eps == 10)][["error", "printed"]].round(4).values.tolist()
+        [[0.5, 0.9463]]
+    """
     k, t = (10 if scale == "smoke" else 50), 0.30
     pair = BernoulliPair.of(k, t)
     table = pd.DataFrame([
@@ -99,8 +105,14 @@ def optimal_adversary(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, eps: f
     r"""The strongest move against a rule that is linear, or linear after rounding to ±1 (closed form).
 
     The last layer's weights w = w₁ − w₀ say which way is worse for the label: against the normal for L2 and L∞; for L0
-    at most ⌊eps⌋ coordinates that speak most for the label are flipped. It reads the model's weights, so it is an oracle
-    for the models of ``calipers.theory`` only, not an attack.
+    the at most ⌊eps⌋ coordinates that speak most for the label are flipped. It reads the model's weights, so it is an
+    oracle for the models of ``calipers.theory`` only, not an attack.
+
+    Example:
+        >>> x = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+        >>> model = GaussianPair([-1.0, -1.0], [1.0, 1.0]).network()
+        >>> optimal_adversary(model, x, torch.tensor([1]), "linf", 1.0)
+        tensor([[-0.5000, -0.5000]], dtype=torch.float64)
     """
     layer = model if isinstance(model, nn.Linear) else list(model.children())[-1]
     weight = torch.as_tensor(layer.weight)
@@ -117,7 +129,14 @@ def optimal_adversary(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, eps: f
 
 
 def random_search(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, eps: float, *, tries: int = 20) -> Tensor:
-    """The worst of ``tries`` random points of the ball, without looking inside the model: L2, L∞ or L0 (sign flips)."""
+    """The worst of ``tries`` random points of the ball, without looking inside the model: L2, L∞ or L0 (sign flips).
+
+    Example:
+        >>> x = torch.zeros(1, 2, dtype=torch.float64)
+        >>> model = GaussianPair([-1.0, -1.0], [1.0, 1.0]).network()
+        >>> model(random_search(model, x, torch.tensor([1]), "linf", 1.0)).argmax(1)
+        tensor([0])
+    """
     generator = torch.Generator().manual_seed(0)
     best, least = x.clone(), _margin(model, x, y)
     for _ in range(tries):
@@ -155,6 +174,12 @@ def compare(name: str, spec: str, model: nn.Module, norm: Norm, eps: float, theo
         norm, eps: what the adversary may do.
         theory: the error the theorem states.
         attacks: by name; every point an attack returns is judged by a fresh call of the model.
+
+    Example:
+        >>> pair = GaussianPair.apart(4.0, d=20)
+        >>> row = compare("2", "gaussian:n=4000", pair.network(1.0), "l2", 1.0, pair.robust_error(1.0), ATTACKS)
+        >>> abs(row["optimal adversary"] - row["theory"]) < 4 * row["standard_error"]
+        True
     """
     data = synthetic(spec)
     x, y = data.x.double(), data.y
@@ -175,7 +200,13 @@ def compare(name: str, spec: str, model: nn.Module, norm: Norm, eps: float, theo
     "the optimal robust classifier of the reduction's points is a maximum distance-3 independent set.",
 )
 def theorems(scale: Scale, attacks: dict[str, Attack] | None = None) -> Result:
-    """Every theorem's error beside simulation; pass the attacks of the engine to test it against theirs as well."""
+    """Every theorem's error beside simulation; pass the attacks of the engine to test it against theirs as well.
+
+    Example:
+        >>> table = theorems("smoke").table
+        >>> bool((table["random search"] <= table["optimal adversary"]).all())
+        True
+    """
     n = {"smoke": 2_000, "cpu": 20_000, "paper": 50_000}[scale]
     used = attacks or ATTACKS
     table = pd.DataFrame([*_gaussian_rows(n, used), *_bernoulli_rows(n, used)])

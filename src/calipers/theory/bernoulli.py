@@ -29,6 +29,12 @@ class ThresholdRule:
         threshold: s in {−1, 0, …, k}.
         error: its adversarial error.
         log_error: the logarithm, finite where the error underflows.
+
+    Example:
+        >>> BernoulliPair.of(10_000, 0.3).l0_optimum(0).error
+        0.0
+        >>> round(BernoulliPair.of(10_000, 0.3).l0_optimum(0).log_error, 6)
+        -2236.448999
     """
 
     threshold: int
@@ -168,7 +174,7 @@ class BernoulliPair:
 
     @property
     def log_bayes_error(self) -> float:
-        """The logarithm of the Bayes error; finite for any k, e.g. −2236 for k = 10⁴, t = 0.3."""
+        """The logarithm of the Bayes error; finite for any k, e.g. −2236.4 for k = 10⁴, t = 0.3."""
         return float(self._log_errors(0)[self.k // 2 + 1])
 
     @property

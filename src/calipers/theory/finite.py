@@ -63,6 +63,12 @@ class RobustOptimum:
         labels: its label at every support point, shape (n,).
         robust: which (point, label) pairs no adversary can get wrong, bool, shape (n, K).
         error: its adversarial error; no classifier has less.
+
+    Example:
+        >>> one_sure = FiniteDistribution([[0.0], [1.0]], [[0.7, 0.0], [0.0, 0.3]])
+        >>> optimum = optimal_robust(one_sure, p=2, eps=1.0)
+        >>> optimum.labels, optimum.robust.tolist(), round(optimum.error, 9)
+        (array([0, 0]), [[True, False], [False, False]], 0.3)
     """
 
     labels: NDArray[np.int64]

@@ -26,6 +26,11 @@ class AdversarialRegions:
         intervals: the disjoint intervals, ascending, shape (r, 2).
         length: their total length: the probability of error under the uniform distribution.
         depth: the largest distance of a misclassified point to the true boundary; 0 if there is none.
+
+    Example:
+        >>> from calipers.theory.polynomials import bernstein_margin
+        >>> adversarial_regions(bernstein_margin(5)).intervals.shape
+        (0, 2)
     """
 
     intervals: NDArray[np.float64]
