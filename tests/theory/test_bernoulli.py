@@ -108,6 +108,7 @@ def test_linf_rounding_undoes_every_move_below_one_and_none_from_one_on() -> Non
     assert torch.equal(pair.network()(x), pair.network()(moved))
     # At eps = 1 the rounding rule is worse than chance: a 0 counts as +1, so every 0-labelled point can be turned.
     assert (pair.network()(x - x.clamp(-1, 0)).argmax(1) == 1).all()
+    assert (pair.network()(-0.1 * x).argmax(1) != pair.network()(x).argmax(1)).all()
 
 
 def test_only_effective_dimensions_count() -> None:
