@@ -78,8 +78,8 @@ class BernoulliPair:
     never exceeds chance. Sums that run past k are cut there, because D₁ cannot leave [0, k].
 
     L∞ (Theorem 5): for eps < 1 rounding undoes every perturbation, and the Bayes error is reached; for eps ≥ 1 every
-    point can be moved to 0 and nothing beats ½. The rounding rule itself errs with probability ½ + Bayes error/2 at eps = 1,
-    where 0 still counts as +1, and always for eps > 1.
+    point can be moved to 0 and nothing beats ½. A constant reaches ½; the printed rounding rule does
+    not: for eps > 1 every sign can be turned, and it always errs.
 
     An L0 adversary who may leave {−1, 1}^d gains nothing, because every rule here rounds first.
     Labels are 0 and 1; 0 is the papers' −1.
