@@ -8,6 +8,7 @@ from calipers.data.formats import parse_cifar, parse_idx
 from calipers.data.loading import load, plugins
 from calipers.data.npz import from_npz
 from calipers.data.official import OFFICIAL, OfficialFile, OfficialSet, home
+from calipers.data.synthetic import synthetic
 
 __all__ = [
     "OFFICIAL",
@@ -27,5 +28,6 @@ __all__ = [
     "parse_cifar",
     "parse_idx",
     "plugins",
+    "synthetic",
     "verify",
 ]

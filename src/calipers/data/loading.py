@@ -14,6 +14,7 @@ from calipers.data.folder import from_folder
 from calipers.data.formats import parse_cifar, parse_idx
 from calipers.data.npz import from_npz
 from calipers.data.official import OFFICIAL, OfficialFile, OfficialSet
+from calipers.data.synthetic import is_synthetic, synthetic
 from calipers.errors import BadInput, nearest
 
 __all__ = ["load", "plugins"]
@@ -31,6 +32,8 @@ def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet
       0, 5, 10, … are the test split (360), the others the train split (1437), for ever.
     - ``mnist``, ``fashion-mnist``, ``cifar10``: the official files under ``$CALIPERS_DATA``, x = bytes / 255. Lengths
       and headers are checked here, checksums by :func:`calipers.data.verify`.
+    - ``gaussian:d=20,eps=1``, ``bernoulli:k=50,t=0.3``: samples of models with a known answer, see
+      :func:`calipers.data.synthetic`.
     - a plugin: an entry point of the group ``calipers.data``, called with the split.
     - a folder of images or ``FILE.npz``: all of it whatever the split; see :func:`calipers.data.from_folder` and
       :func:`calipers.data.from_npz`.
@@ -59,6 +62,8 @@ def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet
         return _digits(split)
     if spec in OFFICIAL:
         return _official(spec, split, home)
+    if is_synthetic(spec):
+        return synthetic(spec, "train" if split == "train" else "test")
     found = plugins()
     if spec in found:
         return _plugin(found[spec], split)
@@ -67,7 +72,7 @@ def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet
         return from_folder(path)
     if path.suffix.lower() == ".npz":
         return from_npz(path)
-    hint = nearest(spec, ["digits", *OFFICIAL, *found])
+    hint = nearest(spec, ["digits", "gaussian", "bernoulli", *OFFICIAL, *found])
     if path.is_file():
         hint = "save its arrays with numpy.savez(FILE, x=…, y=…)"
     elif len(path.parts) > 1:

@@ -1,4 +1,4 @@
-"""Zhao 2018, a strict lower bound for the minimum distortion: is Theorem 1's bound below every witness, and how far below?"""
+"""Zhao 2018, a strict lower bound for the minimum distortion: is it below every witness, and how far below?"""
 
 from __future__ import annotations
 

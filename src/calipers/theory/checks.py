@@ -1,0 +1,29 @@
+"""The sentences that the closed forms share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from calipers.errors import BadInput
+from calipers.threats import Norm, check_norm
+
+__all__ = ["check_degree", "check_eps", "check_norm_in"]
+
+
+def check_eps(eps: float) -> None:
+    """A sentence unless eps is a finite number ≥ 0; closed forms allow 0, where there is no adversary."""
+    if not (math.isfinite(eps) and eps >= 0):
+        raise BadInput("eps", expected="a finite number >= 0", got=eps)
+
+
+def check_norm_in(who: str, norm: str, allowed: Sequence[Norm]) -> None:
+    """A sentence unless a closed form is known for this norm."""
+    if check_norm(norm) not in allowed:
+        raise BadInput(f"norm for the {who}", expected=" or ".join(allowed), got=repr(norm))
+
+
+def check_degree(degree: int, least: int = 1) -> None:
+    """A sentence unless the degree is a whole number ≥ least."""
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < least:
+        raise BadInput("degree of the polynomial", expected=f"a whole number >= {least}", got=degree)
