@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: audit test lint types walls tests browser benchmarks clean help
+.PHONY: audit test lint types walls tests browser docs benchmarks clean help
 
 help:
 	@grep -E '^# |^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
@@ -36,6 +36,10 @@ tests: $(STAMP)
 browser: $(STAMP) ## the report in a real headless Chromium, installed from Debian's package where it is missing
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 	$(BIN)/pytest -m browser tests
+
+docs: $(STAMP) ## the documentation as pages, in build/docs
+	$(BIN)/pip install --quiet --no-compile -e ".[dev,docs]" -c constraints.txt
+	$(BIN)/sphinx-build -W docs build/docs
 
 benchmarks: $(STAMP) ## side by side with the peers, in one run
 	$(BIN)/pip install --quiet --no-compile -e ".[dev,peers]" -c constraints.txt

@@ -221,7 +221,7 @@ class _Loop:
         self.ladder = torch.tensor(ladder or (math.inf,), dtype=torch.float64, device=device)
         self.limit = ask.threat.ladder[-1] if ask.threat.ladder else math.inf
         self.admitted, self.waiting = 0, queue.take(queue.row[:0])
-        self.adversarial = queue.x.clone()
+        self.adversarial, self.predicted = queue.x.clone(), queue.y.clone()
         self.distance = torch.full((n,), math.inf, dtype=torch.float64, device=device)
         self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros_like(self.forwards)
@@ -256,7 +256,8 @@ class _Loop:
         rows.scale, rows.best = torch.ones_like(rows.eps), torch.full_like(self.distance[: len(rows)], math.inf)
         rows.clean = self._look(rows, clean=True).logits
         rows.scale = rows.clean.amax(1) - rows.clean.amin(1)
-        right = rows.clean.argmax(1) == rows.y
+        self.predicted[rows.row] = rows.clean.argmax(1)
+        right = self.predicted[rows.row] == rows.y
         self.distance[rows.row[~right]] = 0.0
         self.progress(int((~right).sum()))
         rows = rows.take(right.nonzero()[:, 0])
@@ -327,19 +328,16 @@ class _Loop:
         return rows
 
     def judge(self, batch_size: int) -> AttackResult:
-        """Call the model again on what is stored; a witness that does not fool it now, or is too far, is none."""
-        predicted = []
+        """Call the model again on every witness; one that does not fool it now, or is too far, is none."""
+        found = (self.distance.isfinite() & (self.distance > 0)).nonzero()[:, 0]
         with torch.no_grad():
-            for part in self.adversarial.split(batch_size):
-                predicted.append(self.ask.model(part).argmax(1))
-        answer = torch.cat(predicted)
-        failed = ((answer == self.queue.y) & self.distance.isfinite()) | (self.distance > self.limit)
-        self.distance[failed] = math.inf
-        # Only an input that was right has a witness to lose: back at the input, the answer is the label.
-        answer = torch.where(failed, self.queue.y, answer)
-        adversarial = torch.where(column(failed, self.queue.x), self.queue.x, self.adversarial)
-        self.forwards += 1
-        return AttackResult(adversarial, self.distance, answer, self.forwards, self.gradients)
+            for some in found.split(batch_size):
+                self.predicted[some] = self.ask.model(self.adversarial[some]).argmax(1)
+        self.forwards[found] += 1
+        failed = found[(self.predicted[found] == self.queue.y[found]) | (self.distance[found] > self.limit)]
+        self.distance[failed], self.adversarial[failed] = math.inf, self.queue.x[failed]
+        self.predicted[failed] = self.queue.y[failed]
+        return AttackResult(self.adversarial, self.distance, self.predicted, self.forwards, self.gradients)
 
 
 def _gradient(value: Tensor, z: Tensor, model: Classifier) -> Tensor:

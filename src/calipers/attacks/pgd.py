@@ -56,11 +56,12 @@ class _PGD:
         if self.raw:
             move = seen.grad
         else:
-            lo, hi = box.sides(rows.z)
-            room = torch.where(seen.grad > 0, hi - rows.z, rows.z - lo)
-            d = rows.x[0].numel()
-            # One coordinate in a hundred at a time mixes on images (Tramèr & Boneh 2019) and is exact for small d.
-            count = max(int(rows.eps.max()), 1) if norm == "l0" else max(d // 100, 1)
+            room, count = None, 1
+            if norm in ("l1", "l0"):
+                lo, hi = box.sides(rows.z)
+                room = torch.where(seen.grad > 0, hi - rows.z, rows.z - lo)
+                # One coordinate in a hundred at a time mixes on images (Tramèr & Boneh 2019), exact for small inputs.
+                count = max(int(rows.eps.max()) if norm == "l0" else rows.x[0].numel() // 100, 1)
             move = steepest(seen.grad, norm, room, count)
         rows.z = project(rows.z + size * move, rows.x, rows.eps, norm, box)
 
