@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, column, likely_targets, run
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
-from calipers.attacks.losses import LOSSES, Loss
+from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
 from calipers.attacks.pgd import fgsm, pgd
 from calipers.attacks.result import AttackResult
-from calipers.attacks.search import noise, refine
+from calipers.attacks.search import attack, noise, refine
 
 __all__ = [
     "ATTACKS",
@@ -25,12 +25,18 @@ __all__ = [
     "Seen",
     "affine_map",
     "apgd",
+    "attack",
+    "column",
     "fgsm",
+    "find_loss",
     "fmn",
+    "likely_targets",
     "linear",
+    "margin",
     "noise",
     "pgd",
     "refine",
+    "run",
 ]
 
 ATTACKS: dict[str, Callable[..., AttackResult]] = {

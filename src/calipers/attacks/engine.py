@@ -21,7 +21,7 @@ from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.runner.draws import Draws
-from calipers.threats import Threat, distance
+from calipers.threats import Box, Threat, distance
 
 __all__ = ["Ask", "Method", "Options", "Rows", "Seen", "clears", "column", "likely_targets", "run"]
 
@@ -106,10 +106,10 @@ class Seen:
 class Method(Protocol):
     r"""One attack as a state machine. ``rows`` holds, for every slot:
 
-    ``x`` the input, ``y`` its label, ``clean`` its logits and ``scale`` their spread, ``eps`` the radius it is attacked
-    at, ``z`` the next point to look at, ``k`` how many looks this attempt has had, ``attempt`` the number of the attempt
-    (restart + restarts·level), ``target`` the class to reach or −1, ``best`` the distance of the nearest witness so far
-    (float64); and whatever the method itself writes.
+    ``x`` the input, ``y`` its label, ``clean`` its logits and ``scale`` their spread, ``eps`` the radius it is
+    attacked at, ``z`` the next point to look at, ``k`` how many looks this attempt has had, ``attempt`` the number of
+    the attempt (restart + restarts·level), ``target`` the class to reach or −1, ``best`` the distance of the nearest
+    witness so far (float64); and whatever the method itself writes.
     """
 
     @property
@@ -205,7 +205,7 @@ def run(
 def _powers(x: Tensor, threat: Threat, model: Classifier) -> tuple[float, ...]:
     """Radii for a fixed-budget method that is asked for the minimal distortion: powers of two up to the whole box."""
     span, d = model.box.scale(x), x[0].numel()
-    reach = {"linf": span, "l2": span * math.sqrt(d), "l1": span * d, "l0": d}[threat.norm]
+    reach = Box(0.0, span).reach(threat.norm, d)
     count = math.ceil(math.log2(d)) if threat.norm == "l0" else 10
     return tuple(reach * 2.0**-i for i in range(count, -1, -1))
 

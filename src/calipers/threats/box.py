@@ -69,6 +69,15 @@ class Box:
         """A length typical of the inputs: the width, or twice the largest |x| plus one where the box is infinite."""
         return self.width if self.bounded else 2.0 * float(x.abs().max()) + 1.0
 
+    def reach(self, norm: str, d: int) -> float:
+        """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.
+
+        Example:
+            >>> Box(0, 1).reach("l2", 4)
+            2.0
+        """
+        return {"linf": self.width, "l2": self.width * math.sqrt(d), "l1": self.width * d, "l0": float(d)}[norm]
+
     @property
     def bounded(self) -> bool:
         """Whether every side is finite."""
