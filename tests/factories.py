@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from calipers.data import load
 from calipers.models import ARCHITECTURES
 
-__all__ = ["mnist_cnn", "random_mlp", "returns_nan"]
+__all__ = ["in_train_mode", "mnist_cnn", "nan_off_data", "random_mlp", "returns_nan", "slow_mlp"]
 
 
 def random_mlp() -> nn.Module:
@@ -54,3 +55,44 @@ class _NaN(nn.Module):
 def returns_nan() -> nn.Module:
     """A network that answers NaN on some inputs."""
     return _NaN().eval()
+
+
+class _NaNOffData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = random_mlp()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Every digit is a multiple of 1/16; an attacked one is not.
+        attacked = ((x * 16).round() != x * 16).flatten(1).any(1, keepdim=True)
+        return torch.where(attacked, torch.nan, self.net(x))
+
+
+def nan_off_data() -> nn.Module:
+    """A network that answers NaN on anything but clean digits."""
+    return _NaNOffData().eval()
+
+
+class _Slow(nn.Module):
+    """The random network of this file with a custom forward, which no certificate reads, that takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = random_mlp()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Only batches that are attacked are slow: all that looks at a model from outside stays quick.
+        if x.requires_grad:
+            time.sleep(0.006)
+        out: torch.Tensor = self.net(x)
+        return out
+
+
+def slow_mlp() -> nn.Module:
+    """A network slow enough to be killed in mid-audit."""
+    return _Slow().eval()
+
+
+def in_train_mode() -> nn.Module:
+    """A network that was not put in eval mode."""
+    return random_mlp().train()

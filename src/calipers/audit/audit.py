@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,21 +17,26 @@ import torch
 
 from calipers import data, models
 from calipers.audit.budget import find_budget
-from calipers.audit.cascade import Brackets, close_brackets
-from calipers.audit.folder import COLUMNS, begin_run, clear_run, read_run, read_settings, table_of, write_run
+from calipers.audit.cascade import Brackets, clean_logits, close_brackets
+from calipers.audit.folder import COLUMNS, begun_run, check_claim, finished_run, table_of, write_run
 from calipers.audit.inputs import Inputs
 from calipers.diagnostics import run_checks
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
-from calipers.runner import Part, differences, fingerprint, merge, run_shards
+from calipers.runner import Part, check_workers, fingerprint, merge, run_shards
 from calipers.threats import Threat, check_norm
+from calipers.threats import norm as norm_of_vector
 
-__all__ = ["Progress", "audit", "settings_of", "summarise"]
+__all__ = ["EpsBeyondBox", "Progress", "audit", "check_request", "settings_of", "summarise"]
 
 # How many examples a shard holds: what is lost when a run is killed, and what one worker does at a time.
 SHARD = 128
 
 Progress = Callable[[float], None]
+
+
+class EpsBeyondBox(UserWarning):
+    """An asked eps reaches across the whole input box, so every example can become any other."""
 
 
 def audit(
@@ -75,14 +81,17 @@ def audit(
         (20, True)
     """
     began = time.monotonic()
-    threat = Threat(check_norm(norm), tuple(sorted({float(e) for e in eps})) or None)
-    find_budget(budget)
+    threat = check_request(norm, eps, budget=budget, seed=seed, workers=workers, batch_size=batch_size)
+    x, _ = inputs.model.check(inputs.data.x, inputs.data.y)
+    _warn_beyond_box(threat, inputs)
     settings = settings_of(inputs, threat, budget, seed)
     folder = None if out is None else Path(out)
     if folder is not None:
-        _claim(folder, settings, resume, replace)
-        if resume and (finished := _finished(folder)) is not None:
+        check_claim(folder, settings, resume=resume, replace=replace)
+        if resume and (finished := finished_run(folder)) is not None:
             return finished
+    # Every example's clean logits are looked at first: a NaN in the last shard is told before the first is attacked.
+    clean_logits(inputs.model, x, inputs.data.index, batch_size)
     work = _Shards(inputs, threat, budget, seed, batch_size, progress if workers == 1 else _silent)
 
     def done(shard: int, part: Part) -> None:
@@ -90,13 +99,48 @@ def audit(
         if shard not in work.told:
             progress(float(len(part.table["index"])))
 
-    mark, count = fingerprint(settings.model_dump(mode="json")), math.ceil(len(inputs.data) / SHARD)
-    parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
-    about = _about(inputs, settings, command, time.monotonic() - began)
-    run = _assemble(parts, inputs, threat, about, folder)
-    if folder is not None:
-        write_run(run)
+    mark, count = fingerprint(settings.model_dump(mode="json")), math.ceil(len(inputs.data) / work.size)
+    with begun_run(folder, settings, anew=not resume):
+        parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
+        about = _about(inputs, settings, command, time.monotonic() - began)
+        run = _assemble(parts, inputs, threat, about, folder)
+        if folder is not None:
+            write_run(run)
     return run
+
+
+def check_request(
+    norm: str, eps: Sequence[float] = (), *, budget: str, seed: int, workers: int | str, batch_size: int
+) -> Threat:
+    """What can be said about a request before model and data are loaded; the threat it asks for.
+
+    Arguments:
+        norm, eps, budget, seed, workers, batch_size: as for :func:`audit`.
+
+    Raises:
+        BadInput: for the first that makes no sense.
+
+    Example:
+        >>> check_request("linf", [0.2, 0.1], budget="quick", seed=0, workers=1, batch_size=128)
+        Threat(norm='linf', eps=(0.1, 0.2))
+    """
+    threat = Threat(check_norm(norm), tuple(sorted({float(e) for e in eps})) or None)
+    find_budget(budget)
+    if not 0 <= seed < 2**64:
+        raise BadInput("seed", expected="0 to 2^64 - 1", got=seed)
+    check_workers(workers)
+    if batch_size < 1:
+        raise BadInput("batch size", expected="a whole number of at least 1", got=batch_size)
+    return threat
+
+
+def _warn_beyond_box(threat: Threat, inputs: Inputs) -> None:
+    """An eps that reaches across the box asks what the box already answers."""
+    sides = inputs.model.box.sides(torch.zeros((), dtype=torch.float64))
+    diameter = float(norm_of_vector((sides[1] - sides[0]).expand(1, *inputs.model.shape), threat.norm))
+    if threat.ladder and threat.ladder[-1] >= diameter:
+        message = f"eps {threat.ladder[-1]:g} is as large as the input box, which is {diameter:g} wide in {threat.norm}"
+        warnings.warn(message, EpsBeyondBox, stacklevel=3)
 
 
 def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSettings:
@@ -117,38 +161,6 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
     )
 
 
-def _claim(folder: Path, settings: RunSettings, resume: bool, replace: bool) -> None:
-    """Make sure that the folder is ours to write: new, this very run, or given up by the caller."""
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"--out {folder}", expected="a folder", got="a file")
-    if replace:
-        clear_run(folder)
-    begun = read_settings(folder)
-    if begun is not None:
-        other = differences(begun.model_dump(mode="json"), settings.model_dump(mode="json"))
-        if other:
-            hint = "choose another --out, or --replace"
-            raise BadInput(f"run folder {folder}", expected="these settings", got="; ".join(other), hint=hint)
-        whole = (folder / "summary.json").is_file()
-        if not resume and not whole:
-            hint = "--resume goes on with it, --replace starts again"
-            raise BadInput(f"run folder {folder}", expected="a new run", got="this very run, unfinished", hint=hint)
-        if not resume:
-            clear_run(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
-        hint = "choose a folder of its own for the run"
-        raise BadInput(f"--out {folder}", expected="a new, empty or run folder", got="other files", hint=hint)
-    begin_run(folder, settings)
-
-
-def _finished(folder: Path) -> Run | None:
-    """The run in the folder if it is whole; None if it is unfinished or a file of it is damaged."""
-    try:
-        return read_run(folder)
-    except BadInput:
-        return None
-
-
 class _Shards:
     """The work: shard number → the rows and witnesses of its examples. Can be pickled for other processes."""
 
@@ -157,6 +169,7 @@ class _Shards:
     ) -> None:
         self.inputs, self.threat, self.budget = inputs, threat, budget
         self.seed, self.batch_size, self.progress = seed, batch_size, progress
+        self.size = SHARD
         self.told: set[int] = set()
 
     def __getstate__(self) -> dict[str, object]:
@@ -164,7 +177,7 @@ class _Shards:
         return {**self.__dict__, "progress": _silent}
 
     def __call__(self, shard: int) -> Part:
-        some = slice(shard * SHARD, (shard + 1) * SHARD)
+        some = slice(shard * self.size, (shard + 1) * self.size)
         whole = self.inputs.data
         self.told.add(shard)
         brackets = close_brackets(

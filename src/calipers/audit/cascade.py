@@ -16,7 +16,7 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, Threat
 
-__all__ = ["Brackets", "SandwichBroken", "close_brackets"]
+__all__ = ["Brackets", "SandwichBroken", "clean_logits", "close_brackets"]
 
 
 class SandwichBroken(RuntimeError):
@@ -146,15 +146,20 @@ def close_brackets(
     return brackets
 
 
-def _start(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch_size: int) -> Brackets:
-    """One clean forward of everyone: what is already wrong has upper = 0."""
+def clean_logits(model: Classifier, x: Tensor, index: Tensor, batch_size: int) -> Tensor:
+    """The model's answers on the clean inputs, (N, K); a complaint that names the first example without a number."""
     with model.frozen(), torch.no_grad():
         logits = torch.cat([model(part) for part in x.split(batch_size)])
     bad = (~logits.isfinite()).any(1).nonzero()
     if len(bad):
         which = int(index[int(bad[0])])
         raise BadInput(f"logits of {model.name} for example {which}", expected="finite", got="NaN or infinity")
-    predicted, n = logits.argmax(1).cpu(), len(x)
+    return logits
+
+
+def _start(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch_size: int) -> Brackets:
+    """One clean forward of everyone: what is already wrong has upper = 0."""
+    predicted, n = clean_logits(model, x, index, batch_size).argmax(1).cpu(), len(x)
     label = y.cpu()
     wrong = predicted != label
     return Brackets(

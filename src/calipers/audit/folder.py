@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,19 @@ import pandas as pd
 
 from calipers.errors import BadInput
 from calipers.records import Check, Run, RunSettings, Summary
-from calipers.runner import atomic_write
+from calipers.runner import atomic_write, differences
 
-__all__ = ["COLUMNS", "begin_run", "clear_run", "read_run", "read_settings", "table_of", "write_run"]
+__all__ = [
+    "COLUMNS",
+    "begun_run",
+    "check_claim",
+    "clear_run",
+    "finished_run",
+    "read_run",
+    "read_settings",
+    "table_of",
+    "write_run",
+]
 
 # The columns of examples.parquet, in order, with their dtypes.
 COLUMNS: dict[str, str] = {
@@ -31,22 +43,76 @@ COLUMNS: dict[str, str] = {
 }
 
 
-# Every file of a run, the report among them; summary.json first to go and last to come.
+# Every file of a run, the report among them.
 _FILES = ("summary.json", "run.json", "examples.parquet", "adversarials.safetensors", "checks.json", "report.html")
 
 
-def begin_run(folder: Path, settings: RunSettings) -> None:
-    """Say what the folder is going to hold, before anything is computed."""
-    if not (folder / "run.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+def check_claim(folder: Path, settings: RunSettings, *, resume: bool, replace: bool) -> None:
+    """Make sure that the folder is ours to write: new, this very run, or given up by the caller. Touches nothing.
+
+    Raises:
+        BadInput: if the folder holds other files, other settings, or this run unfinished and nothing is said about it.
+    """
+    if resume and replace:
+        raise BadInput("resume and replace", expected="one of the two", got="both")
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"run folder {folder}", expected="a folder", got="a file")
+    begun = None if replace else read_settings(folder)
+    if not (folder / "run.json").is_file() and folder.is_dir() and not all(map(_is_ours, folder.iterdir())):
+        hint = "choose a folder of its own for the run"
+        raise BadInput(f"run folder {folder}", expected="a new, empty or run folder", got="other files", hint=hint)
+    if begun is None:
+        return
+    other = differences(begun.model_dump(mode="json"), settings.model_dump(mode="json"))
+    if other:
+        hint = "choose another --out, or --replace"
+        raise BadInput(f"run folder {folder}", expected="the settings of its run", got="; ".join(other), hint=hint)
+    if not resume and not (folder / "summary.json").is_file():
+        hint = "--resume goes on with it, --replace starts again"
+        raise BadInput(f"run folder {folder}", expected="a new run", got="this very run, unfinished", hint=hint)
+
+
+@contextmanager
+def begun_run(folder: Path | None, settings: RunSettings, *, anew: bool) -> Iterator[None]:
+    """Say what the folder is going to hold; if bad input ends the run before a part is finished, nothing is left."""
+    if folder is None:
+        yield
+        return
+    new = not folder.exists()
+    try:
+        clear_run(folder, parts=anew)
         atomic_write(folder / "run.json", _json({"settings": settings.model_dump(mode="json")}))
+        yield
+    except BadInput:
+        if not any(not part.suffix for part in folder.glob("parts/part-*")):
+            clear_run(folder)
+            if new and folder.is_dir():
+                folder.rmdir()
+        raise
 
 
-def clear_run(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "parts", ignore_errors=True)
+def clear_run(folder: Path, *, parts: bool = True) -> None:
+    """Remove what an earlier run left, and nothing else; without ``parts``, what it needs to go on stays."""
+    if not folder.is_dir():
+        return
+    for path in filter(_is_ours, folder.iterdir()):
+        if path.name != "parts" and (parts or path.name != "run.json"):
+            path.unlink(missing_ok=True)
+    if parts:
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an audit made it, under its name or under the one it is written as at first."""
+    return path.name.partition(".tmp")[0] in (*_FILES, "parts")
+
+
+def finished_run(folder: Path) -> Run | None:
+    """The run in the folder if it is whole; None if it is unfinished or a file of it is damaged."""
+    try:
+        return read_run(folder)
+    except BadInput:
+        return None
 
 
 def write_run(run: Run) -> None:

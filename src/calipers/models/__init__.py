@@ -1,6 +1,6 @@
 """What is attacked: classifiers, how they are made and loaded, and references whose truth is known."""
 
-from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were
+from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were, left_in_train_mode
 from calipers.models.digest import digest
 from calipers.models.factory import made_by, plugins
 from calipers.models.layers import Normalize, OneVsOne, linear
@@ -22,6 +22,7 @@ __all__ = [
     "as_they_were",
     "digest",
     "from_sklearn",
+    "left_in_train_mode",
     "linear",
     "load",
     "made_by",

@@ -13,11 +13,39 @@ from torch import Tensor, nn
 from calipers.errors import BadInput
 from calipers.threats import Box
 
-__all__ = ["Classifier", "ModelInTrainMode", "as_they_were"]
+__all__ = ["Classifier", "ModelInTrainMode", "as_they_were", "left_in_train_mode"]
 
 
 class ModelInTrainMode(UserWarning):
     """The model was handed over in train mode; it is evaluated in eval mode, and put back afterwards."""
+
+
+# Modules of torch itself whose forward looks at the mode; all its others do not.
+_MODAL = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._NormBase,
+    nn.RReLU,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
+
+
+def left_in_train_mode(module: nn.Module) -> list[str]:
+    """The names of the parts that are in train mode and may compute something else there.
+
+    Torch's own layers count only if their forward looks at the mode; what others wrote may look at it always.
+
+    Example:
+        >>> left_in_train_mode(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
+        ['1 (Dropout)']
+    """
+    return [
+        f"{name or 'the whole'} ({type(part).__name__})"
+        for name, part in module.named_modules()
+        if part.training and (isinstance(part, _MODAL) or not type(part).__module__.startswith("torch.nn.modules"))
+    ]
 
 
 @contextmanager
@@ -122,8 +150,12 @@ class Classifier:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, the module is in eval mode; afterwards everything is as it was. Warns if it was in train mode."""
-        if any(part.training for part in self.module.modules()):
-            message = f"{self.name} was in train mode; it is evaluated in eval mode (call .eval() to say you mean it)"
+        parts = left_in_train_mode(self.module)
+        if parts:
+            message = (
+                f"{self.name} was in train mode ({', '.join(parts[:3])}); "
+                "it is evaluated in eval mode (call .eval() to say you mean it)"
+            )
             warnings.warn(message, ModelInTrainMode, stacklevel=3)
         with as_they_were(self.module):
             yield

@@ -87,9 +87,8 @@ class Draws:
             raise BadInput("example indices of Draws", expected="int64 of shape (N,)", got=got)
         if isinstance(self.step, Tensor) and (self.step.shape != self.example.shape or self.step.dtype != torch.int64):
             expected = f"an int, or int64 of shape {tuple(self.example.shape)}"
-            raise BadInput(
-                "step of Draws", expected=expected, got=f"{self.step.dtype} of shape {tuple(self.step.shape)}"
-            )
+            got = f"{self.step.dtype} of shape {tuple(self.step.shape)}"
+            raise BadInput("step of Draws", expected=expected, got=got)
         _check_range("seed", self.seed, 2**64)
         _check_range("example index", self.example, _WORD)
         _check_range("step", self.step, _WORD)
@@ -124,8 +123,8 @@ class Draws:
             True
         """
         half = math.ceil(d / 2)
-        # uniform is below 1, so the logarithm stays finite; two contiguous halves keep the row's arithmetic its own.
-        pairs = self.uniform(2 * half, dtype).view(-1, half, 2)
+        # uniform is below 1, so the logarithm stays finite.
+        pairs = self.uniform(2 * half, dtype).unflatten(1, (half, 2))
         radius = torch.log1p(-pairs[..., 0]).mul_(-2).sqrt_()
         angle = pairs[..., 1] * (2 * math.pi)
         return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)[:, :d].contiguous()

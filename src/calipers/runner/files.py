@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from calipers.errors import BadInput
@@ -32,11 +34,16 @@ def atomic_write(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise BadInput(
-            f"writing {path}",
-            expected=f"a disk that takes {len(data):,} bytes",
-            got=error.strerror or str(error),
-            hint="what was finished is kept: make room and go on with --resume",
-        ) from error
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError):
+            raise _refused(path, len(data), error) from error
+        raise
+
+
+def _refused(path: Path, size: int, error: OSError) -> BadInput:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "what was finished is kept: make room and go on with --resume" if full else None
+    expected = f"a disk that takes {size:,} bytes" if full else "a place that can be written to"
+    return BadInput(f"writing {path}", expected=expected, got=error.strerror or str(error), hint=hint)

@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import os
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -19,7 +21,7 @@ import numpy as np
 from calipers.errors import BadInput
 from calipers.runner.files import atomic_write
 
-__all__ = ["Part", "Work", "merge", "run_shards"]
+__all__ = ["Part", "Work", "check_workers", "merge", "run_shards"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ def run_shards(
         >>> merge(parts).table["n"].tolist()
         [0, 0, 1, 1, 2, 2]
     """
+    check_workers(workers)
     if folder is None and workers == 1:
         parts = []
         for shard in range(count):
@@ -91,6 +94,24 @@ def run_shards(
             have[shard] = part
             on_done(shard, part)
     return [have[shard] for shard in range(count)]
+
+
+def check_workers(workers: int | str) -> None:
+    """Whether ``workers`` can be meant: a number from 1, or the scheduler file of a Dask cluster.
+
+    Raises:
+        BadInput: if not.
+
+    Example:
+        >>> check_workers(0)
+        Traceback (most recent call last):
+            ...
+        calipers.errors.BadInput: workers: expected a whole number of at least 1, or dask:FILE, got 0
+    """
+    if not (workers.startswith("dask:") if isinstance(workers, str) else workers >= 1):
+        raise BadInput("workers", expected="a whole number of at least 1, or dask:FILE", got=repr(workers))
+    if isinstance(workers, str) and not (file := Path(workers.removeprefix("dask:"))).is_file():
+        raise BadInput(f"scheduler file {file}", expected="the file a dask scheduler wrote", got="no such file")
 
 
 def merge(parts: list[Part]) -> Part:
@@ -161,15 +182,34 @@ def _one(work: Work, shelf: _Shelf, shard: int) -> int:
     return shard
 
 
+def _packed(work: Work) -> tuple[bytes, str]:
+    """The work as bytes, and the folder from which its modules may have been imported."""
+    from joblib.externals.loky.cloudpickle_wrapper import dumps
+
+    try:
+        return dumps(work), str(Path.cwd())
+    except Exception as error:
+        # What cannot be pickled says so with whatever error it likes.
+        raise BadInput("work for several workers", expected="what can be pickled", got=error) from error
+
+
+def _one_elsewhere(packed: tuple[bytes, str], shelf: _Shelf, shard: int) -> int:
+    """In another process: unpack only after its modules can be found."""
+
+    if packed[1] not in sys.path:
+        sys.path.append(packed[1])
+    return _one(pickle.loads(packed[0]), shelf, shard)
+
+
 def _on_this_machine(work: Work, shelf: _Shelf, missing: list[int], workers: int) -> Iterable[int]:
     """joblib's loky processes; what a killed worker left undone is tried again."""
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads, packed = max(1, (os.cpu_count() or 1) // workers), _packed(work)
     for _ in range(_TRIES):
         with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=threads):
-            tasks = [delayed(_one)(work, shelf, shard) for shard in missing]
+            tasks = [delayed(_one_elsewhere)(packed, shelf, shard) for shard in missing]
             try:
                 for shard in Parallel(return_as="generator_unordered")(tasks):
                     missing = [other for other in missing if other != shard]
@@ -193,9 +233,6 @@ def _on_dask(work: Work, shelf: _Shelf, missing: list[int], scheduler_file: str)
         raise BadInput("workers", expected="Dask for dask:FILE", got="none", hint="install calipers[dask]") from error
     from joblib import Parallel, delayed, parallel_config
 
-    if not Path(scheduler_file).is_file():
-        raise BadInput(
-            f"scheduler file {scheduler_file}", expected="the file a dask scheduler wrote", got="no such file"
-        )
+    packed = _packed(work)
     with Client(scheduler_file=scheduler_file), parallel_config(backend="dask"):
-        yield from Parallel()(delayed(_one)(work, shelf, shard) for shard in missing)
+        yield from Parallel()(delayed(_one_elsewhere)(packed, shelf, shard) for shard in missing)

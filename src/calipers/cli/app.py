@@ -1,6 +1,6 @@
-"""The door: parse, call one use case, say what came out, leave with an exit status.
+"""The commands, and how they end.
 
-0: fine. 1: the answer is no (``--fail-under``, ``verify``). 2: bad input, one line. 3: a bug in Calipers. 130: Ctrl-C.
+0: fine. 1: the answer is no (``--fail-under``, ``verify``). 2: bad input, one line. 3: a bug. 130: Ctrl-C.
 Everything heavy is imported by the command that needs it, so that ``--help`` comes at once.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
+from calipers.cli.terminal import bytes_progress, complain, progress, say, say_json, warnings_in_a_line
+from calipers.cli.wording import complaint, whole_number
 from calipers.errors import BadInput
 
 if TYPE_CHECKING:
     from calipers.records import Run
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 _HELP = """How robust is a classifier? A certified lower bound and an attack's upper bound for every input.
 
@@ -39,15 +39,20 @@ Audit your own: a factory, weights, or a scikit-learn estimator:
     calipers audit model.skops --data test.npz --norm l2 --eps 0.5 --fail-under 0.8
 """
 
-app = App(name="calipers", help=_HELP, help_format="markdown", version_flags=["--version"])
+app = App(
+    name="calipers",
+    help=_HELP,
+    help_format="markdown",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
 data_app = App(name="data", help="List, fetch and verify the data sets.")
 papers_app = App(name="papers", help="List and reproduce the figures and tables of the source papers.")
 app.command(data_app)
 app.command(papers_app)
 
-_out, _err = Console(highlight=False), Console(stderr=True, highlight=False)
-
-Flag = Annotated[bool, Parameter(negative=())]
+Whole = Annotated[int, Parameter(converter=whole_number)]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 @app.command
@@ -57,25 +62,25 @@ def audit(
     *,
     data: str,
     norm: str = "linf",
-    eps: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
-    examples: int | None = None,
+    eps: Annotated[tuple[float, ...], Parameter(negative=(), show_default=False)] = (),
+    examples: Whole | None = None,
     budget: str = "standard",
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path | None = None,
     resume: Flag = False,
     replace: Flag = False,
     fail_under: float | None = None,
     workers: str = "1",
-    batch_size: int = 128,
+    batch_size: Whole = 128,
     arch: str | None = None,
-    box: tuple[float, float] | None = None,
+    box: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
     trust: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
 ) -> int:
     """Bracket every example between a certificate and an attack, and check that the numbers can be trusted.
 
-    Examples:
+    For example:
 
         calipers audit digits-mlp --data digits --norm linf --eps 0.05 --eps 0.1 --out run1
 
@@ -124,13 +129,14 @@ def audit(
         Print summary.json instead of the table.
     """
     from calipers.audit import audit as run_audit
-    from calipers.audit import open_inputs
+    from calipers.audit import check_request, open_inputs
 
-    count: int | str = workers if workers.startswith("dask:") else _whole_number("--workers", workers)
+    count: int | str = int(workers) if workers.isdecimal() else workers
+    check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
+    _check_fail_under(fail_under, eps)
     inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, trust=trust)
-    _warn_of_large_eps(eps, norm, inputs.model.box.width)
     folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, norm))
-    with _progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
+    with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
         run = run_audit(
             inputs,
             norm=norm,
@@ -154,17 +160,17 @@ def _tell(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | N
 
     page = report.write(run, folder / "report.html")
     if json:
-        _out.print_json(run.summary.model_dump_json(by_alias=True))
+        say_json(run.summary.model_dump_json(by_alias=True))
     elif not quiet:
-        _out.print(report.table(run), markup=False, soft_wrap=True)
+        say(report.table(run))
         for check in run.checks:
             if not check.passed:
-                _out.print(f"check failed: {check.id}: {check.evidence}. {check.advice}", markup=False)
-        _out.print(f"report: {page}", markup=False, soft_wrap=True)
+                say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        say(f"report: {page}")
     if fail_under is not None:
         proved = run.summary.threats[-1].proved if run.summary.threats else 0.0
         if proved < fail_under:
-            _err.print(f"--fail-under: expected at least {fail_under:g} proved, got {proved:.4f}", markup=False)
+            complain(f"--fail-under: expected at least {fail_under:g} proved, got {proved:.4f}")
             return 1
     return 0
 
@@ -173,7 +179,7 @@ def _tell(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | N
 def report(run: Path, /, *, out: Path | None = None) -> int:
     """Write the report of a finished run again, as one self-contained page.
 
-    Example:
+    For example:
 
         calipers report runs/digits --out page.html
 
@@ -187,7 +193,7 @@ def report(run: Path, /, *, out: Path | None = None) -> int:
     from calipers import report as room
     from calipers.audit import read_run
 
-    _out.print(str(room.write(read_run(run), out or run / "report.html")), markup=False, soft_wrap=True)
+    say(str(room.write(read_run(run), out or run / "report.html")))
     return 0
 
 
@@ -195,7 +201,7 @@ def report(run: Path, /, *, out: Path | None = None) -> int:
 def compare(first: Path, second: Path, /, *others: Path) -> int:
     """Set finished runs side by side, with the examples on which they differ.
 
-    Example:
+    For example:
 
         calipers compare runs/before runs/after
 
@@ -212,23 +218,33 @@ def compare(first: Path, second: Path, /, *others: Path) -> int:
     from calipers.audit import read_run
 
     runs = [read_run(folder) for folder in (first, second, *others)]
-    _out.print(room.side_by_side(runs), markup=False, soft_wrap=True)
+    say(room.side_by_side(runs))
     return 0
 
 
 @data_app.command(name="list")
 def data_list(*, json: Flag = False) -> int:
-    """Say which data sets there are, and which of them are on this machine."""
+    """Say which data sets there are, and which of them are on this machine.
+
+    For example:
+
+        calipers data list
+
+    Parameters
+    ----------
+    json
+        Print a JSON object: name to state.
+    """
     from calipers import data
 
     found = data.available()
     if json:
-        _out.print_json(jsonlib.dumps(found))
+        say_json(jsonlib.dumps(found))
         return 0
     for name, state in found.items():
-        _out.print(f"{name:15} {state}", markup=False)
+        say(f"{name:15} {state}")
     home = data.home()
-    _out.print(f"$CALIPERS_DATA: {home if home else 'not set'}", markup=False, soft_wrap=True)
+    say(f"$CALIPERS_DATA: {home if home else 'not set'}")
     return 0
 
 
@@ -236,7 +252,7 @@ def data_list(*, json: Flag = False) -> int:
 def fetch(name: str, /, *, quiet: Flag = False) -> int:
     """Download the official files of a data set into $CALIPERS_DATA, resuming where it stopped.
 
-    Example:
+    For example:
 
         CALIPERS_DATA=~/data calipers data fetch mnist
 
@@ -249,19 +265,23 @@ def fetch(name: str, /, *, quiet: Flag = False) -> int:
     """
     from calipers import data
 
-    with _bytes_progress(quiet) as tell:
+    with bytes_progress(quiet) as tell:
         files = data.fetch(name, progress=tell)
     if not quiet:
         for file in files:
-            _out.print(str(file), markup=False, soft_wrap=True)
+            say(str(file))
         if not files:
-            _out.print(f"{name} is complete", markup=False)
+            say(f"{name} is complete")
     return 0
 
 
 @data_app.command
 def verify(name: str, /) -> int:
     """Check the files of a data set against their checksums; exit status 1 if one is missing or wrong.
+
+    For example:
+
+        CALIPERS_DATA=~/data calipers data verify mnist
 
     Parameters
     ----------
@@ -272,17 +292,22 @@ def verify(name: str, /) -> int:
 
     results = data.verify(name)
     for result in results:
-        _out.print(f"{'ok ' if result.ok else 'NO '} {result.file}: {result.what}", markup=False, soft_wrap=True)
+        say(f"{'ok ' if result.ok else 'NO '} {result.file}: {result.what}")
     return 0 if all(result.ok for result in results) else 1
 
 
 @papers_app.command(name="list")
 def papers_list() -> int:
-    """List the figures and tables that can be reproduced."""
+    """List the figures and tables that can be reproduced.
+
+    For example:
+
+        calipers papers list
+    """
     from calipers import papers
 
     for name, figure in papers.figures().items():
-        _out.print(f"{name:35} {figure.claim}", markup=False, soft_wrap=True)
+        say(f"{name:35} {figure.claim}")
     return 0
 
 
@@ -291,6 +316,10 @@ def papers_run(
     name: str, /, *, scale: Literal["smoke", "cpu", "paper"] = "cpu", out: Path = Path("runs/papers")
 ) -> int:
     """Reproduce one figure: a table, a picture, and a record of how they were made.
+
+    For example:
+
+        calipers papers run strict_lower_bound.theorem1 --scale smoke --out figures
 
     Parameters
     ----------
@@ -304,88 +333,56 @@ def papers_run(
     from calipers import papers
 
     for file in papers.run(name, scale, out):
-        _out.print(str(file), markup=False, soft_wrap=True)
+        say(str(file))
     return 0
 
 
-def _whole_number(what: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise BadInput(what, expected="a whole number of at least 1, or dask:FILE", got=repr(text))
-    return int(text)
-
-
-def _warn_of_large_eps(eps: tuple[float, ...], norm: str, width: float) -> None:
-    """In L∞ a radius beyond the box's width asks what the box already answers."""
-    if norm == "linf" and eps and max(eps) >= width:
-        _err.print(f"warning: eps {max(eps):g} is as large as the input box, which is {width:g} wide", markup=False)
-
-
-@contextmanager
-def _progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """A bar with rate and time left, on a terminal; nothing where nobody looks."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=total, rate="")
-
-        def tell(examples: float) -> None:
-            bar.update(task, advance=examples)
-            speed = bar.tasks[task].speed
-            bar.update(task, rate=f"{speed:.3g} examples/s" if speed else "")
-
-        yield tell
-
-
-@contextmanager
-def _bytes_progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar for every file that is downloaded."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal) as bar:
-        tasks: dict[str, object] = {}
-
-        def tell(file: str, done: int, total: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = bar.add_task(file, total=total)
-            bar.update(tasks[file], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield tell
+def _check_fail_under(least: float | None, eps: tuple[float, ...]) -> None:
+    """A threshold that means something: a fraction, of what is proved at an eps."""
+    if least is None:
+        return
+    if not 0 <= least <= 1:
+        raise BadInput("--fail-under", expected="a fraction from 0 to 1", got=least)
+    if not eps:
+        raise BadInput("--fail-under", expected="an --eps to prove robustness at", got="none")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
-    sys.exit(_run(arguments))
+    sys.exit(run(arguments))
 
 
-def _run(arguments: list[str] | None) -> int:
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; its exit status.
+
+    Arguments:
+        arguments: the words after ``calipers``; those of this process by default.
+
+    For example:
+        >>> run(["--version"])
+        0.1.0
+        0
+    """
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (BadInput, CycloptsError) as error:
-        _err.print(f"calipers: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
+        with warnings_in_a_line(quiet=lambda: "--quiet" in words):
+            status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        complain(str(complaint(error)))
+        return 2
+    except BadInput as error:
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
-        _err.print("calipers: stopped; what was finished stays, and --resume goes on from there", markup=False)
+        complain("stopped; what was finished stays, and audit --resume goes on from there")
         return 130
     except OSError as error:
-        _err.print(f"calipers: {error.filename or 'system'}: {error.strerror or error}", markup=False, soft_wrap=True)
+        complain(f"{error.filename or 'system'}: {error.strerror or error}")
         return 2
-    except RuntimeError as error:
+    except Exception as error:
+        # SandwichBroken says everything itself; of anything else the developers need to know where it happened.
         if type(error).__name__ != "SandwichBroken":
-            raise
-        _err.print(f"calipers: {error}", markup=False, soft_wrap=True)
+            traceback.print_exc()
+        complain(f"{type(error).__name__}: {error}")
         return 3
     return status if isinstance(status, int) else 0
