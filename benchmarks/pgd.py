@@ -9,14 +9,14 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from tests.factories import mnist_cnn
 from torch import Tensor, nn
 
 from benchmarks.timing import Contender, race
 from calipers.attacks import pgd
 from calipers.data import load
 from calipers.models import Classifier
-from calipers.threats import Box, Threat
-from tests.factories import mnist_cnn
+from calipers.threats import Threat
 
 __all__ = ["main"]
 

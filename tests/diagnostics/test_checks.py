@@ -83,11 +83,18 @@ def test_the_scale_and_shift_of_the_logits_do_not_matter(scale):
 
 def test_train_mode_even_of_one_part():
     module = Wrapped()
+    module.net = nn.Sequential(module.net, nn.Dropout())
     module.net.train()
-    with pytest.warns(ModelInTrainMode):
+    with pytest.warns(ModelInTrainMode, match=r"net\.1 \(Dropout\)"):
         assert failed(module) == {"model-in-eval-mode"}
     assert module.net.training, "it is left as it was handed over"
     assert not module.training
+
+
+def test_train_mode_of_a_part_that_does_not_look_at_it_is_none():
+    module = Wrapped()
+    module.net.train()
+    assert failed(module) == set()
 
 
 def test_random_output():

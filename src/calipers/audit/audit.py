@@ -214,6 +214,7 @@ def _part(brackets: Brackets, x: torch.Tensor) -> Part:
 def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
     """One run from its parts: rows, witnesses, checks, summary."""
     merged = merge(parts)
+    about["refused"] = merged.notes["refused"]
     rows = table_of(merged.table)
     checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
     summary = summarise(rows, threat, checks, float(str(about["seconds"])))

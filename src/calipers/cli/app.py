@@ -112,7 +112,7 @@ def audit(
     replace
         Overwrite the run in --out.
     fail_under
-        Exit with status 1 if less than this fraction is proved robust at the largest eps.
+        Exit with status 1 if less than this fraction is proved robust at the largest eps, or if a check failed.
     workers
         How many processes, or dask:FILE with a scheduler file.
     batch_size
@@ -166,13 +166,27 @@ def _tell(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | N
         for check in run.checks:
             if not check.passed:
                 say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        if not run.examples["certificate"].astype(bool).any():
+            say(f"nothing is certified: {_refusals(run)}")
         say(f"report: {page}")
-    if fail_under is not None:
-        proved = run.summary.threats[-1].proved if run.summary.threats else 0.0
-        if proved < fail_under:
-            complain(f"--fail-under: expected at least {fail_under:g} proved, got {proved:.4f}")
-            return 1
-    return 0
+    return 0 if fail_under is None else _answer(run, fail_under)
+
+
+def _refusals(run: Run) -> str:
+    """Why no certificate applied, or that those that did prove nothing."""
+    refused = run.about.get("refused")
+    reasons = set(refused.values()) if isinstance(refused, dict) else set()
+    return "; ".join(sorted(reasons)) or "the certificates apply, but prove no radius above 0"
+
+
+def _answer(run: Run, least: float) -> int:
+    """--fail-under: 1 if too little is proved, or if the numbers cannot be trusted; else 0."""
+    proved, failed = run.summary.threats[-1].proved, [check.id for check in run.checks if not check.passed]
+    if proved < least:
+        complain(f"--fail-under: expected at least {least:g} proved, got {proved:.4f}")
+    if failed:
+        complain(f"--fail-under: expected numbers that can be trusted, got failed checks: {', '.join(failed)}")
+    return 1 if proved < least or failed else 0
 
 
 @app.command

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from calipers.models import Classifier
+from calipers.models import Classifier, left_in_train_mode
 from calipers.records import Check, Verdict, status
 
 __all__ = ["CHECKS", "Evidence", "run_checks"]
@@ -40,10 +40,10 @@ def _verdict(fine: bool) -> Verdict:
 
 
 def _train_mode(e: Evidence) -> Finding:
-    parts = [name or "the model" for name, part in e.model.module.named_modules() if part.training]
+    parts = left_in_train_mode(e.model.module)
     if not parts:
-        return "passed", "every part of the model was handed over in eval mode"
-    return "failed", f"{len(parts)} parts were in train mode ({', '.join(parts[:3])}); all were evaluated in eval mode"
+        return "passed", "every part of the model that looks at its mode was handed over in eval mode"
+    return "failed", f"handed over in train mode: {', '.join(parts[:3])}; everything was evaluated in eval mode"
 
 
 def _input_range(e: Evidence) -> Finding:
@@ -135,7 +135,7 @@ CHECKS: tuple[tuple[str, str, str, Callable[[Evidence], Finding]], ...] = (
 def run_checks(
     model: Classifier, x: Tensor, y: Tensor, rows: pd.DataFrame, eps: tuple[float, ...], *, sample: int = 128
 ) -> tuple[Check, ...]:
-    r"""Ask every question; a check that cannot be carried out says so and counts as failed.
+    r"""Ask every question, in the order of :data:`CHECKS`.
 
     Arguments:
         model: as the user handed it over; its modes are looked at before anything puts it in eval mode.
