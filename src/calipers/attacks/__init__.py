@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, column, likely_targets, run
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
@@ -23,6 +23,7 @@ __all__ = [
     "Options",
     "Rows",
     "Seen",
+    "Steps",
     "affine_map",
     "apgd",
     "attack",

@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, column, likely_targets
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets
 from calipers.attacks.losses import Loss, find_loss
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
@@ -38,21 +38,8 @@ def _remember(rows: Rows, seen: Seen) -> None:
 
 
 @dataclass(frozen=True)
-class _APGD:
+class _APGD(Steps):
     """The L∞ and L2 variant (Croce & Hein 2020, Algorithm 1)."""
-
-    loss: Loss
-    steps: int
-    targets: int = 0
-    minimal: bool = False
-
-    @property
-    def looks(self) -> int:
-        return self.steps + 1
-
-    @property
-    def gradients(self) -> int:
-        return self.steps
 
     @cached_property
     def window(self) -> Tensor:
@@ -106,21 +93,8 @@ class _APGD:
 
 
 @dataclass(frozen=True)
-class _SparseAPGD:
+class _SparseAPGD(Steps):
     """The L1 variant, which adapts how many coordinates a step moves (Croce & Hein 2021, Algorithm 1)."""
-
-    loss: Loss
-    steps: int
-    targets: int = 0
-    minimal: bool = False
-
-    @property
-    def looks(self) -> int:
-        return self.steps + 1
-
-    @property
-    def gradients(self) -> int:
-        return self.steps
 
     def start(self, ask: Ask, rows: Rows) -> None:
         _begin(ask, rows, self.targets)

@@ -23,7 +23,7 @@ from calipers.models import Classifier
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Threat, distance
 
-__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "clears", "column", "likely_targets", "run"]
+__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "likely_targets", "run"]
 
 
 class Options(TypedDict, total=False):
@@ -137,6 +137,26 @@ class Method(Protocol):
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         """Write the next ``rows.z``."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What methods of gradient steps share: a look before every step, and one after the last that needs no gradient."""
+
+    loss: Loss
+    steps: int
+    targets: int = 0
+    minimal: bool = False
+
+    @property
+    def looks(self) -> int:
+        """One more than there are steps."""
+        return self.steps + 1
+
+    @property
+    def gradients(self) -> int:
+        """One a step."""
+        return self.steps
 
 
 def clears(logits: Tensor, y: Tensor) -> Tensor:

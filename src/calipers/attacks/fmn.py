@@ -9,8 +9,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column
-from calipers.attacks.losses import Loss, margin
+from calipers.attacks.engine import Ask, Options, Rows, Seen, Steps, column
+from calipers.attacks.losses import margin
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -21,20 +21,8 @@ __all__ = ["fmn"]
 
 
 @dataclass(frozen=True)
-class _FMN:
-    steps: int
-    gamma: float
-    loss: Loss = margin
-    minimal: bool = True
-    targets: int = 0
-
-    @property
-    def looks(self) -> int:
-        return self.steps + 1
-
-    @property
-    def gradients(self) -> int:
-        return self.steps
+class _FMN(Steps):
+    gamma: float = 0.05
 
     def start(self, ask: Ask, rows: Rows) -> None:
         rows.z = rows.x.clone()
@@ -104,4 +92,4 @@ def fmn(
     """
     if steps < 1:
         raise BadInput("steps of FMN", expected="at least 1", got=steps)
-    return attack(_FMN(steps, gamma), model, x, y, threat, **options)
+    return attack(_FMN(margin, steps, minimal=True, gamma=gamma), model, x, y, threat, **options)

@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column, likely_targets
+from calipers.attacks.engine import Ask, Options, Rows, Seen, Steps, column, likely_targets
 from calipers.attacks.losses import Loss, find_loss
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
@@ -21,25 +21,13 @@ __all__ = ["fgsm", "pgd"]
 
 
 @dataclass(frozen=True)
-class _PGD:
+class _PGD(Steps):
     """z ← Π(z + step·v) with v the steepest step, or the gradient itself."""
 
-    loss: Loss
-    steps: int
-    step_size: float | None
-    random_start: bool
+    step_size: float | None = None
+    random_start: bool = True
     raw: bool = False
-    targets: int = 0
     warm: bool = True
-    minimal: bool = False
-
-    @property
-    def looks(self) -> int:
-        return self.steps + 1
-
-    @property
-    def gradients(self) -> int:
-        return self.steps
 
     def start(self, ask: Ask, rows: Rows) -> None:
         rows.target = likely_targets(rows, self.targets)
@@ -118,7 +106,7 @@ def pgd(
     if step_size is not None and threat.ladder and not raw and steps * step_size < threat.ladder[-1]:
         message = f"PGD cannot reach all of the ball: steps*step_size = {steps * step_size:g} < eps = {threat.eps}"
         warnings.warn(message, stacklevel=2)
-    method = _PGD(find_loss(loss), steps, step_size, random_start, raw, targets)
+    method = _PGD(find_loss(loss), steps, targets, step_size=step_size, random_start=random_start, raw=raw)
     return attack(method, model, x, y, threat, **options)
 
 
@@ -130,4 +118,4 @@ def fgsm(
     Source: "Explaining and Harnessing Adversarial Examples" (Goodfellow, Shlens & Szegedy 2015), Section 4. Arguments
     and options are those of :func:`pgd`.
     """
-    return attack(_PGD(find_loss(loss), 1, None, random_start=False, warm=False), model, x, y, threat, **options)
+    return attack(_PGD(find_loss(loss), 1, random_start=False, warm=False), model, x, y, threat, **options)

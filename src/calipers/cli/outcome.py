@@ -1,0 +1,48 @@
+"""What is said of a finished audit, and whether the answer is no."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calipers.cli.terminal import complain, say, say_json
+
+if TYPE_CHECKING:
+    from calipers.records import Run
+
+__all__ = ["tell_run"]
+
+
+def tell_run(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | None) -> int:
+    """Write the report, print what was found, and answer --fail-under."""
+    from calipers import report
+
+    page = report.write(run, folder / "report.html")
+    if json:
+        say_json(run.summary.model_dump_json(by_alias=True))
+    elif not quiet:
+        say(report.table(run))
+        for check in run.checks:
+            if not check.passed:
+                say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        if not run.examples["certificate"].astype(bool).any():
+            say(f"nothing is certified: {_refusals(run)}")
+        say(f"report: {page}")
+    return 0 if fail_under is None else _answer(run, fail_under)
+
+
+def _refusals(run: Run) -> str:
+    """Why no certificate applied, or that those that did prove nothing."""
+    refused = run.about.get("refused")
+    reasons = set(refused.values()) if isinstance(refused, dict) else set()
+    return "; ".join(sorted(reasons)) or "the certificates apply, but prove no radius above 0"
+
+
+def _answer(run: Run, least: float) -> int:
+    """--fail-under: 1 if too little is proved, or if the numbers cannot be trusted; else 0."""
+    proved, failed = run.summary.threats[-1].proved, [check.id for check in run.checks if not check.passed]
+    if proved < least:
+        complain(f"--fail-under: expected at least {least:g} proved, got {proved:.4f}")
+    if failed:
+        complain(f"--fail-under: expected numbers that can be trusted, got failed checks: {', '.join(failed)}")
+    return 1 if proved < least or failed else 0
