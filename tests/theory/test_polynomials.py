@@ -84,7 +84,9 @@ def test_g_agrees_with_f_more_than_half_of_the_time() -> None:
 def test_sign_changes_miss_nothing_a_fine_scan_sees(n: int, seed: int, basis: str) -> None:
     polynomial = Polynomial(basis, np.random.default_rng(seed).normal(size=n + 1))
     found = sign_changes(polynomial)
-    assert np.abs(polynomial(found)).max(initial=0) < 1e-12
+    # Markov: on [0, 1] the slope is at most 2n²·max|p|, so a root known to a few ulps leaves this much of a value.
+    left = 1e-12 + 8 * np.finfo(float).eps * n**2 * np.abs(polynomial.coefficients).sum()
+    assert np.abs(polynomial(found)).max(initial=0) < left
     sign = np.sign(polynomial(X))
     seen = X[:-1][sign[1:] * sign[:-1] < 0]
     assert len(found) >= len(seen)
