@@ -80,6 +80,8 @@ def largest_radius(lowest: Callable[[Tensor], Tensor], scale: Tensor, looks: int
         at_high, at_low = torch.where(good, at_high * stays, value), torch.where(good, value, at_low * stays)
         before = good
         low, high = torch.where(good, guess, low), torch.where(good, high, guess)
+        if bool(((clean <= 0) | (high - low <= 1e-3 * low)).all()):
+            break
         share = at_low / (at_low - at_high).clamp_min(1e-300)
         # Until something fails, aim a little past where the line through the clean margin meets zero.
         beyond = 1.01 * low * clean / (clean - value).clamp_min(1e-300)
