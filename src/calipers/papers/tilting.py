@@ -1,0 +1,173 @@
+"""Tanay and Griffin: the boundary of a linear classifier tilts towards the data, and adversarial examples follow."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from calipers.data import DataSet, load
+from calipers.geometry import Hyperplane, SvmPath, Tilt, svm_path, tilt
+from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.tilting_page import Frame, frame, page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+__all__ = ["svm"]
+
+PAPER = "A New Angle on L2 Regularization, T. Tanay and L. Griffin, 2018"
+Floats = NDArray[np.float64]
+
+# What the published page shows: (digits, λ) to θ, 1/‖w‖, d_adv, training and test error in percent.
+PUBLISHED: dict[tuple[int, int, float], dict[str, float]] = {
+    (0, 1, 1e7): {"d_adv": 3.816},
+    (4, 9, 1e7): {"d_adv": 1.249},
+    (3, 8, 1e7): {"d_adv": 1.823},
+    (7, 9, 1e7): {"d_adv": 1.506},
+    (0, 1, 1e3): {"theta": 0.710, "inv_norm_w": 1.398, "d_adv": 2.894, "err_train": 0.133, "err_test": 0.095},
+    (4, 9, 1e3): {"theta": 0.698, "inv_norm_w": 0.513, "d_adv": 0.957, "err_train": 3.15, "err_test": 3.466},
+    (4, 9, 1e1): {"theta": 1.274, "d_adv": 0.366, "err_train": 1.533, "err_test": 3.466},
+}
+CPU_PAIRS = [(0, 1), (3, 8), (4, 9), (7, 9), (1, 8)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Training and test data of two digits, in [0, 1], labels −1 and +1."""
+
+    digits: tuple[int, int]
+    x: Floats
+    y: Floats
+    test_x: Floats
+    test_y: Floats
+
+
+@figure(
+    "tilting.svm-path",
+    paper=PAPER,
+    claim="For each pair of MNIST digits, the training error is least for small lambda and the adversarial distance "
+    "greatest for large lambda; the boundary tilts from the nearest-centroid classifier as lambda falls.",
+)
+def svm(scale: Scale) -> Result:
+    """Soft-margin linear SVMs of pairs of digits along the regularisation path, C = 25/(3λ).
+
+    ``"paper"`` is all 45 pairs of MNIST at 81 λ, ``"cpu"`` five of them, ``"smoke"`` two pairs of the embedded digits.
+
+    Example:
+        >>> table = svm("smoke").table
+        >>> bool(table.sort_values("lambda").groupby("digit0").d_adv.agg(lambda d: d.iloc[-1] > d.iloc[0]).all())
+        True
+    """
+    lambdas = 10.0 ** (np.arange(-10, 71, 8 if scale == "smoke" else 1) / 10)
+    pairs = {"smoke": [(0, 1), (4, 9)], "cpu": CPU_PAIRS, "paper": list(combinations(range(10), 2))}[scale]
+    data = "digits" if scale == "smoke" else "mnist"
+    train, test = load(data, split="train"), load(data, split="test")
+    tables, frames, gap = [], {}, 0.0
+    for digits in pairs:
+        pair = _pair(train, test, digits)
+        path = svm_path(pair.x, pair.y, 25 / (3 * lambdas))
+        tables.append(_rows(pair, path, lambdas))
+        frames[digits] = _frames(pair, path, tables[-1])
+        gap = max(gap, float(path.gap.max()))
+    table = pd.concat(tables, ignore_index=True)
+    return Result(_rounded(table), _findings(table, gap), lambda: _draw(table), {
+        "svm_path.parquet": lambda: _parquet(table),
+        "svm_path.html": lambda: page(frames),
+    })  # fmt: skip
+
+
+def _pair(train: DataSet, test: DataSet, digits: tuple[int, int]) -> _Pair:
+    """The first 3,000 training images of each class (fewer if there are fewer), and every test image."""
+
+    def take(data: DataSet, most: int | None) -> tuple[Floats, Floats]:
+        x, y = data.x.flatten(1).double().numpy(), data.y.numpy()
+        rows = [np.flatnonzero(y == digit)[:most] for digit in digits]
+        fewest = min(map(len, rows)) if most else None
+        kept = [part[:fewest] for part in rows]
+        return x[np.concatenate(kept)], np.repeat([-1.0, 1.0], [len(part) for part in kept])
+
+    return _Pair(digits, *take(train, 3000), *take(test, None))
+
+
+def _rows(pair: _Pair, path: SvmPath, lambdas: Floats) -> pd.DataFrame:
+    rows = []
+    for i, value in enumerate(lambdas):
+        plane = Hyperplane(path.weight[i], path.bias[i])
+        measured: Tilt = tilt(plane, pair.x, pair.y)
+        wrong = (pair.test_y * plane.score(pair.test_x) <= 0).mean()
+        rows.append({
+            "digit0": pair.digits[0], "digit1": pair.digits[1], "lambda": value, "C": path.C[i],
+            "theta": measured.theta, "inv_norm_w": 1 / plane.norm, "d_adv": measured.adversarial_distance,
+            "err_train": 100 * measured.error, "err_test": 100 * wrong,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _frames(pair: _Pair, path: SvmPath, rows: pd.DataFrame) -> list[Frame]:
+    """Every half decade of λ, for the page."""
+    return [frame(Hyperplane(path.weight[i], path.bias[i]), pair.x, pair.y, rows.iloc[i].to_dict())
+            for i in range(0, len(rows), 5 if len(rows) > 20 else 1)]  # fmt: skip
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Five significant digits: more than a gap of 1e-4 supports, and a table that stays small."""
+    return table.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, compression="zstd", index=False)
+    return buffer.getvalue()
+
+
+def _findings(table: pd.DataFrame, gap: float) -> tuple[str, ...]:
+    sentences = [f"The largest relative duality gap of all {len(table)} models is {gap:.2g}."]
+    indexed = table.assign(key=table["lambda"].map("{:.3g}".format)).set_index(["digit0", "digit1", "key"])
+    for (a, b, value), published in PUBLISHED.items():
+        key = (a, b, f"{value:.3g}")
+        if key in indexed.index:
+            ours = indexed.loc[key]
+            told = ", ".join(f"{name} {ours[name]:.4g} (published {told:g})" for name, told in published.items())
+            sentences.append(f"{a} vs {b}, lambda {value:g}: {told}.")
+    by_pair = table.groupby(["digit0", "digit1"])
+    best = table.loc[by_pair.err_test.idxmin()]
+    last = table.loc[by_pair["lambda"].idxmax()]
+    falls = by_pair.apply(lambda part: bool((part.sort_values("lambda").d_adv.diff().dropna() > -1e-3).all()))
+    return (
+        *sentences,
+        f"d_adv rises with lambda (to 1e-3) along the whole path of {int(falls.sum())} of {len(falls)} pairs; theta at "
+        f"the largest lambda is at most {last.theta.max():.1e}.",
+        f"The test error is least at a lambda from {best['lambda'].min():.3g} to {best['lambda'].max():.3g}, median "
+        f"{best['lambda'].median():.3g}.",
+        f"At the largest lambda the training error is {last.err_train.min():.3g}% to {last.err_train.max():.3g}%: "
+        "there the optimal bias is an interval, and the middle is taken, as libsvm does.",
+    )
+
+
+def _draw(table: pd.DataFrame) -> Picture:
+    """Four measures against λ: every pair in grey, some in colour, published values as crosses."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(9, 5.6), layout="constrained")
+    shown = [("theta", "tilting angle (rad)"), ("d_adv", "adversarial distance"),
+             ("err_train", "training error (%)"), ("err_test", "test error (%)")]  # fmt: skip
+    colours = {(0, 1): "tab:blue", (3, 8): "tab:green", (4, 9): "tab:red", (7, 9): "tab:purple"}
+    for axis, (column, title) in zip(canvas.subplots(2, 2).flat, shown, strict=True):
+        for digits, part in table.groupby(["digit0", "digit1"]):
+            colour = colours.get(digits)
+            label = f"{digits[0]} vs {digits[1]}" if colour else None
+            look = {"linewidth": 1.4, "zorder": 3} if colour else {"linewidth": 0.5}
+            axis.plot(part["lambda"], part[column].clip(lower=0.02), color=colour or "0.75", label=label, **look)
+        for (a, b, value), told in PUBLISHED.items():
+            if column in told and ((table.digit0 == a) & (table.digit1 == b)).any():
+                axis.plot(value, told[column], "x", color=colours[a, b], markersize=8, zorder=4)
+        axis.set(xscale="log", xlabel="lambda", title=title, yscale="log" if "err" in column else "linear")
+    canvas.axes[0].plot([], [], "x", color="black", label="published")
+    canvas.axes[0].legend(frameon=False, fontsize=8)
+    return canvas
