@@ -143,8 +143,8 @@ def enough(found: MaxMargin, plane: Hyperplane, x: ArrayLike, y: ArrayLike, *, m
 
     x need not be in S. Corollary 6: at the example of S with the least margin this is 1/Σα, so that a move of length γ*
     fools h somewhere. The source's sentence after it, that one c_S works for *any* (x, y) of S, does not hold: the
-    ratio y(w·x + b)/γ_h is not bounded over h (a test has a counter-example). What holds is one c_S per h for one example, or
-    max over S of the score / γ_h.
+    ratio y(w·x + b)/γ_h is not bounded over h (a test has a counter-example). What holds is one c_S per h for one
+    example, or the largest ratio over S.
 
     Arguments:
         found: from :func:`max_margin` of S. plane: any h that separates S. x, y: examples. margin: γ_h, the least
@@ -156,7 +156,7 @@ def enough(found: MaxMargin, plane: Hyperplane, x: ArrayLike, y: ArrayLike, *, m
     Example:
         >>> s, labels = [[0.0, 0.0], [2.0, 0.0]], [-1, 1]
         >>> enough(max_margin(s, labels), Hyperplane([1.0, 1.0], -1.0), s, labels, margin=1.0).round(9).tolist()
-        [2.0, 2.0]
+        [1.0, 1.0]
     """
     if not 0 < margin < np.inf:
         raise BadInput("margin", expected="a number > 0: h must separate S", got=margin)

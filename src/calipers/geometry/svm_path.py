@@ -73,6 +73,8 @@ def svm_path(x: ArrayLike, y: ArrayLike, C: Sequence[float] | Floats, *, toleran
     if not tolerance > 0:
         raise BadInput("tolerance", expected="a number > 0", got=tolerance)
     varies = np.ptp(rows, axis=0) > 0
+    if not varies.any():
+        raise BadInput("x", expected="a feature that varies", got="the same row every time")
     centre = rows[:, varies].mean(0)
     solver = _Solver(np.ascontiguousarray(rows[:, varies] - centre), labels)
     weight, alpha = np.zeros((len(ladder), rows.shape[1])), np.zeros((len(ladder), len(rows)))

@@ -155,8 +155,9 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
     texts = {"csv": result.table.to_csv(index=False, float_format="%.8g", lineterminator="\n")}
     texts |= {"svg": picture} if picture else {}
     texts |= {"json": json.dumps(about, indent=2, ensure_ascii=False) + "\n"}
-    files: dict[Path, str | bytes] = {folder / f"{name}.{kind}": text for kind, text in texts.items()}
-    for path, content in (files := {folder / file: made for file, made in more.items()} | files).items():
+    files: dict[Path, str | bytes] = {folder / file: made for file, made in more.items()}
+    files |= {folder / f"{name}.{kind}": text for kind, text in texts.items()}
+    for path, content in files.items():
         atomic_write(path, content)
     return list(files)
 

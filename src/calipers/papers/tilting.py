@@ -111,13 +111,15 @@ def _rows(pair: _Pair, path: SvmPath, lambdas: Floats) -> pd.DataFrame:
 
 def _frames(pair: _Pair, path: SvmPath, rows: pd.DataFrame) -> list[Frame]:
     """Every half decade of λ, for the page."""
-    return [frame(Hyperplane(path.weight[i], path.bias[i]), pair.x, pair.y, rows.iloc[i].to_dict())
-            for i in range(0, len(rows), 5 if len(rows) > 20 else 1)]  # fmt: skip
+    kept = range(0, len(rows), 5 if len(rows) > 20 else 1)
+    numbers = [{str(key): float(value) for key, value in rows.iloc[i].items()} for i in kept]
+    planes = [Hyperplane(path.weight[i], path.bias[i]) for i in kept]
+    return [frame(plane, pair.x, pair.y, told) for plane, told in zip(planes, numbers, strict=True)]
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Five significant digits: more than a gap of 1e-4 supports, and a table that stays small."""
-    return table.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
+    """Four significant digits: as much as a gap of 1e-4 supports, and a table that stays small."""
+    return table.map(lambda value: float(f"{value:.4g}") if isinstance(value, float) else value)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
@@ -128,11 +130,10 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 def _findings(table: pd.DataFrame, gap: float) -> tuple[str, ...]:
     sentences = [f"The largest relative duality gap of all {len(table)} models is {gap:.2g}."]
-    indexed = table.assign(key=table["lambda"].map("{:.3g}".format)).set_index(["digit0", "digit1", "key"])
     for (a, b, value), published in PUBLISHED.items():
-        key = (a, b, f"{value:.3g}")
-        if key in indexed.index:
-            ours = indexed.loc[key]
+        same = table[(table.digit0 == a) & (table.digit1 == b) & np.isclose(table["lambda"], value)]
+        if len(same):
+            ours = same.iloc[0]
             told = ", ".join(f"{name} {ours[name]:.4g} (published {told:g})" for name, told in published.items())
             sentences.append(f"{a} vs {b}, lambda {value:g}: {told}.")
     by_pair = table.groupby(["digit0", "digit1"])
@@ -151,7 +152,7 @@ def _findings(table: pd.DataFrame, gap: float) -> tuple[str, ...]:
 
 
 def _draw(table: pd.DataFrame) -> Picture:
-    """Four measures against λ: every pair in grey, some in colour, published values as crosses."""
+    """Four measures against λ: all pairs in grey, four in colour, published values as crosses; errors not below 0.02%."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(9, 5.6), layout="constrained")
@@ -159,11 +160,12 @@ def _draw(table: pd.DataFrame) -> Picture:
              ("err_train", "training error (%)"), ("err_test", "test error (%)")]  # fmt: skip
     colours = {(0, 1): "tab:blue", (3, 8): "tab:green", (4, 9): "tab:red", (7, 9): "tab:purple"}
     for axis, (column, title) in zip(canvas.subplots(2, 2).flat, shown, strict=True):
-        for digits, part in table.groupby(["digit0", "digit1"]):
-            colour = colours.get(digits)
-            label = f"{digits[0]} vs {digits[1]}" if colour else None
-            look = {"linewidth": 1.4, "zorder": 3} if colour else {"linewidth": 0.5}
-            axis.plot(part["lambda"], part[column].clip(lower=0.02), color=colour or "0.75", label=label, **look)
+        spread = table.groupby("lambda")[column].quantile([0, 0.5, 1]).unstack().clip(lower=0.02)
+        axis.fill_between(spread.index, spread[0.0], spread[1.0], color="0.9", linewidth=0, label="all pairs")
+        axis.plot(spread.index, spread[0.5], color="0.6", linewidth=1, label="median pair")
+        for (a, b), colour in colours.items():
+            part = table[(table.digit0 == a) & (table.digit1 == b)]
+            axis.plot(part["lambda"], part[column].clip(lower=0.02), color=colour, linewidth=1.2, label=f"{a} vs {b}")
         for (a, b, value), told in PUBLISHED.items():
             if column in told and ((table.digit0 == a) & (table.digit1 == b)).any():
                 axis.plot(value, told[column], "x", color=colours[a, b], markersize=8, zorder=4)
