@@ -156,8 +156,8 @@ def test_local_linear_is_exact_on_affine_models_and_multi_class() -> None:
 
 
 def test_local_linear_of_a_relu_network_is_exact_inside_its_region_and_honest_where_flat() -> None:
-    net = torch.nn.Sequential(linear(torch.eye(2).double(), torch.zeros(2).double()), torch.nn.ReLU(),
-                              linear(torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double(), torch.zeros(2).double()))  # fmt: skip
+    same = linear(torch.eye(2).double(), torch.zeros(2).double())
+    net = torch.nn.Sequential(same, torch.nn.ReLU(), same)
     model = Classifier.of(net.eval(), shape=(2,), box=(-2.0, 2.0))
     found = local_linear(model, torch.tensor([[1.0, 0.5], [-1.0, -1.0]], dtype=torch.float64), torch.tensor([0, 0]))
     assert found.distance.tolist() == pytest.approx([0.5 / 2**0.5, 0.0])

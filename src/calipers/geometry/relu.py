@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from calipers.errors import BadInput, nearest
-from calipers.geometry.directions import max_margin
 from calipers.geometry.labels import Floats, matrix, two_classes
 
 __all__ = ["Family", "ReluClassifier", "Section6", "convex_direction", "section6"]
@@ -92,9 +91,11 @@ class ReluClassifier:
             raise BadInput("direction", expected=f"{rows.shape[1]} finite numbers, not all 0", got=f"shape {v.shape}")
         starts, slope = rows @ self.weight.T + self.bias, self.weight @ v
         slope[np.abs(slope) <= 1e-14 * np.linalg.norm(self.weight, axis=1) * np.linalg.norm(v)] = 0  # Rounding.
-        if self.family == "R''":
-            falling = np.where(slope < 0, starts / np.where(slope < 0, -slope, 1), np.inf)
-            lengths = falling.min(1)
+        if self.family != "R'":
+            # The region is a polyhedron: left through the first half-space that ends along the way.
+            towards = -slope if self.family == "R''" else slope
+            ends = np.abs(starts) / np.where(towards > 0, towards, 1)
+            lengths = np.where(towards > 0, ends, np.inf).min(1)
         else:
             lengths = np.array([self._crossing(start, slope) for start in starts])
         return np.where(self(rows) == self.convex_label, lengths, np.nan)
@@ -189,4 +190,6 @@ def section6(dimension: int = 2, gap: float = 2.0) -> Section6:
     weight = np.zeros((2, dimension))
     weight[:, 1] = (1, -1)
     network = ReluClassifier(weight, np.array([-1.0, -1.0]), "R")
-    return Section6(x, y, network, max_margin(x, y).weight, convex_direction(x, y))
+    direction = np.zeros(dimension)
+    direction[0] = 2 / gap
+    return Section6(x, y, network, direction, convex_direction(x, y))

@@ -152,7 +152,7 @@ def _findings(table: pd.DataFrame, gap: float) -> tuple[str, ...]:
 
 
 def _draw(table: pd.DataFrame) -> Picture:
-    """Four measures against λ: all pairs in grey, four in colour, published values as crosses; errors not below 0.02%."""
+    """Four measures against λ: all pairs in grey, four in colour, published as crosses; errors from 0.02% up."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(9, 5.6), layout="constrained")
