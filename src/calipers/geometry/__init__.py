@@ -23,6 +23,7 @@ from calipers.geometry.directions import (
 from calipers.geometry.local import LocalLinear, local_linear
 from calipers.geometry.relu import Family, ReluClassifier, Section6, convex_direction, section6
 from calipers.geometry.svm_path import SvmPath, svm_path
+from calipers.geometry.transfer import Transfer, Universal, transfer, universal_direction, wilson
 
 __all__ = [
     "CommonSubset",
@@ -36,6 +37,8 @@ __all__ = [
     "Section6",
     "SvmPath",
     "Tilt",
+    "Transfer",
+    "Universal",
     "common_subset",
     "convex_direction",
     "enough",
@@ -50,4 +53,7 @@ __all__ = [
     "svm_path",
     "tilt",
     "tilting_plane",
+    "transfer",
+    "universal_direction",
+    "wilson",
 ]

@@ -160,12 +160,13 @@ def _draw(table: pd.DataFrame) -> Picture:
              ("err_train", "training error (%)"), ("err_test", "test error (%)")]  # fmt: skip
     colours = {(0, 1): "tab:blue", (3, 8): "tab:green", (4, 9): "tab:red", (7, 9): "tab:purple"}
     for axis, (column, title) in zip(canvas.subplots(2, 2).flat, shown, strict=True):
-        spread = table.groupby("lambda")[column].quantile([0, 0.5, 1]).unstack().clip(lower=0.02)
+        least = 0.02 if "err" in column else None
+        spread = table.groupby("lambda")[column].quantile([0, 0.5, 1]).unstack().clip(lower=least)
         axis.fill_between(spread.index, spread[0.0], spread[1.0], color="0.9", linewidth=0, label="all pairs")
         axis.plot(spread.index, spread[0.5], color="0.6", linewidth=1, label="median pair")
         for (a, b), colour in colours.items():
             part = table[(table.digit0 == a) & (table.digit1 == b)]
-            axis.plot(part["lambda"], part[column].clip(lower=0.02), color=colour, linewidth=1.2, label=f"{a} vs {b}")
+            axis.plot(part["lambda"], part[column].clip(lower=least), color=colour, linewidth=1.2, label=f"{a} vs {b}")
         for (a, b, value), told in PUBLISHED.items():
             if column in told and ((table.digit0 == a) & (table.digit1 == b)).any():
                 axis.plot(value, told[column], "x", color=colours[a, b], markersize=8, zorder=4)
