@@ -30,8 +30,7 @@ class Hyperplane:
         weight: w, shape (d,), finite and not zero.
         bias: b.
 
-    Source: A boundary tilting perspective on the phenomenon of adversarial examples (T. Tanay and
-    L. Griffin, 2016) and its web article, whose formulas these are.
+    Source: A New Angle on L2 Regularization (T. Tanay and L. Griffin, 2018).
 
     Raises:
         BadInput: for a weight that is zero, not finite, or not a vector.

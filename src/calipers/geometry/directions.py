@@ -1,6 +1,7 @@
 """Directions that fool every classifier of a class, on linear classifiers: each with the check of what it claims.
 
-Source: Transferable adversarial directions for linear classifiers and two-layer ReLU networks, Theorems 4–9. "Fools" is
+Source: A Geometric Perspective on the Transferability of Adversarial Directions (Z. Charles, H. Rosenberg and
+D. Papailiopoulos, 2019), Theorems 4–9. "Fools" is
 meant for moves of any length: v is an adversarial direction for h at x if h(x + cv) ≠ h(x) for some c > 0.
 """
 

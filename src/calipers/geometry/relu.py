@@ -1,6 +1,7 @@
 """One direction for every classifier with a convex region: two-layer ReLU networks, Theorems 10–17 and Section 6.
 
-Source: Transferable adversarial directions for linear classifiers and two-layer ReLU networks.
+Source: A Geometric Perspective on the Transferability of Adversarial Directions (Z. Charles, H. Rosenberg and
+D. Papailiopoulos, 2019).
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def transfer(
 ) -> Transfer:  # fmt: skip
     r"""Make adversarial examples for every source, show them to every target; one set in memory at a time.
 
-    An example that the attack did not fool its source with stays as the attack handed it back (clean, for ours), so that
-    a source's own column is its robust accuracy under that attack.
+    An example that the attack did not fool its source with stays as the attack handed it back (clean, for ours), so
+    that a source's own column is its robust accuracy under that attack.
 
     Arguments:
         sources, targets: networks and linear models in any mix; each sees x in its own shape and dtype, in one box.
@@ -132,10 +132,10 @@ class Universal:
 def universal_direction(
     models: Sequence[Classifier], x: Tensor, y: Tensor, threat: Threat, *, steps: int = 100
 ) -> Universal:
-    r"""Ascent on the mean margin loss, clipped once an example is fooled, over models and examples; the best delta seen.
+    r"""Ascent on the mean margin loss, clipped once an example is fooled, over models and examples; the best seen.
 
-    For the −1 side of linear separators Theorem 4 gives this direction in closed form; here any label and any model goes,
-    and nothing is promised but what ``fooled`` counts, by a fresh call on clamped inputs.
+    For the −1 side of linear separators Theorem 4 gives this direction in closed form; here any label and any model
+    goes, and nothing is promised but what ``fooled`` counts, by a fresh call on clamped inputs.
 
     Arguments:
         models: as for :func:`transfer`. x, y: examples. threat: norm ``"linf"`` or ``"l2"``, with an eps. steps: moves.
@@ -169,7 +169,8 @@ def universal_direction(
 
 
 def _length(vector: Tensor) -> Tensor:
-    return vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)
+    length: Tensor = torch.linalg.vector_norm(vector)
+    return length.clamp_min(torch.finfo(vector.dtype).tiny)
 
 
 def _seen(models: Sequence[Classifier], x: Tensor, y: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from calipers.papers.tilting_page import Frame, frame, page
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-__all__ = ["svm"]
+__all__ = ["svm", "toy"]
 
 PAPER = "A New Angle on L2 Regularization, T. Tanay and L. Griffin, 2018"
 Floats = NDArray[np.float64]
@@ -161,9 +161,9 @@ def _draw(table: pd.DataFrame) -> Picture:
     colours = {(0, 1): "tab:blue", (3, 8): "tab:green", (4, 9): "tab:red", (7, 9): "tab:purple"}
     for axis, (column, title) in zip(canvas.subplots(2, 2).flat, shown, strict=True):
         least = 0.02 if "err" in column else None
-        spread = table.groupby("lambda")[column].quantile([0, 0.5, 1]).unstack().clip(lower=least)
-        axis.fill_between(spread.index, spread[0.0], spread[1.0], color="0.9", linewidth=0, label="all pairs")
-        axis.plot(spread.index, spread[0.5], color="0.6", linewidth=1, label="median pair")
+        spread = table.groupby("lambda")[column].agg(["min", "median", "max"]).clip(lower=least)
+        axis.fill_between(spread.index, spread["min"], spread["max"], color="0.9", linewidth=0, label="all pairs")
+        axis.plot(spread.index, spread["median"], color="0.6", linewidth=1, label="median pair")
         for (a, b), colour in colours.items():
             part = table[(table.digit0 == a) & (table.digit1 == b)]
             axis.plot(part["lambda"], part[column].clip(lower=least), color=colour, linewidth=1.2, label=f"{a} vs {b}")
@@ -173,4 +173,90 @@ def _draw(table: pd.DataFrame) -> Picture:
         axis.set(xscale="log", xlabel="lambda", title=title, yscale="log" if "err" in column else "linear")
     canvas.axes[0].plot([], [], "x", color="black", label="published")
     canvas.axes[0].legend(frameon=False, fontsize=8)
+    return canvas
+
+
+@figure(
+    "tilting.toy",
+    paper=PAPER,
+    claim="All L_theta separate the toy classes; the mirror image comes as near as one likes as theta grows. One noisy "
+    "point tilts a weakly regularised SVM or logistic regression, and does not tilt a strongly regularised one.",
+)
+def toy(scale: Scale) -> Result:
+    """A two-dimensional image space: the data lie on a line, and the boundary turns.
+
+    Example:
+        >>> table = toy("smoke").table
+        >>> table[table.model == "L_theta"].mirror_distance.round(3).tolist()
+        [1.2, 1.039, 0.6, 0.0]
+    """
+    angles = np.radians({"smoke": [0, 30, 60, 90], "cpu": range(0, 91, 10), "paper": range(91)}[scale])
+    x, y = _toy_data(noisy=False)
+    image = np.array([[-0.6, 0.0]])
+    rows = []
+    for theta in angles:
+        plane = Hyperplane(np.array([np.cos(theta), np.sin(theta)]), 0.0)
+        far = float(np.linalg.norm(plane.mirror(image) - image))
+        rows.append({"model": "L_theta", "C": np.nan, "mirror_distance": far} | _toy_row(plane, x, y))
+    noisy_x, noisy_y = _toy_data(noisy=True)
+    fitted = _toy_models(noisy_x, noisy_y)
+    for name, C, plane in fitted:
+        far = float(np.linalg.norm(plane.mirror(image) - image))
+        rows.append({"model": name, "C": C, "mirror_distance": far} | _toy_row(plane, noisy_x, noisy_y))
+    table = pd.DataFrame(rows)
+    gap = np.abs(table.mirror_distance[: len(angles)] - 1.2 * np.cos(angles)).max()
+    told = "; ".join(
+        f"{row.model}, C = {row.C:g}: theta {row.theta:.3f}, d_adv {row.d_adv:.3f}, training error {row.err_train:.2g}%"
+        for row in table.iloc[len(angles) :].itertuples()
+    )
+    findings = (
+        f"The distance between x and its mirror image is 2|x| cos(theta), to {gap:.0e}; at theta = pi/2 it is 0.",
+        f"With the noisy point: {told}.",
+    )
+    return Result(table, findings, lambda: _draw_toy(table, fitted))
+
+
+def _toy_row(plane: Hyperplane, x: Floats, y: Floats) -> dict[str, float]:
+    found = tilt(plane, x, y)
+    return {"theta": found.theta, "d_adv": found.adversarial_distance, "err_train": 100 * found.error}
+
+
+def _toy_data(*, noisy: bool) -> tuple[Floats, Floats]:
+    """Twenty images of each class on the axis b = 0; the noisy point p is of class I, on J's side, off the axis."""
+    a = np.linspace(0.2, 1, 20)
+    x, y = np.concatenate([-a, a])[:, None] * [1.0, 0.0], np.repeat([-1.0, 1.0], 20)
+    return (np.vstack([x, [[0.25, 0.1]]]), np.append(y, -1.0)) if noisy else (x, y)
+
+
+def _toy_models(x: Floats, y: Floats) -> list[tuple[str, float, Hyperplane]]:
+    from sklearn.linear_model import LogisticRegression
+
+    weak, strong = 1e5, 1.0
+    path = svm_path(x, y, [weak, strong], tolerance=1e-6)
+    models = [("SVM", C, Hyperplane(path.weight[i], path.bias[i])) for i, C in enumerate((weak, strong))]
+    for C in (weak, strong):
+        fit = LogisticRegression(C=C, max_iter=10_000).fit(x, y)
+        models.append(("logistic regression", C, Hyperplane.of(fit)))
+    return models
+
+
+def _draw_toy(table: pd.DataFrame, fitted: list[tuple[str, float, Hyperplane]]) -> Picture:
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(9, 3.2), layout="constrained")
+    left, right = canvas.subplots(1, 2)
+    turned = table[table.model == "L_theta"]
+    left.plot(np.degrees(turned.theta), turned.mirror_distance, color="tab:red", label="|x_m - x|")
+    left.plot(np.degrees(turned.theta), turned.d_adv, color="tab:blue", label="d_adv")
+    left.set(xlabel="theta (degrees)", ylabel="distance", title="L_theta")
+    left.legend(frameon=False)
+    x, y = _toy_data(noisy=True)
+    for side, mark in ((-1, "o"), (1, "s")):
+        right.plot(*x[y == side].T, mark, markersize=3, color="tab:blue" if side < 0 else "tab:red")
+    for (name, C, plane), look in zip(fitted, ("k-", "k--", "g-", "g--"), strict=True):
+        p, along = plane.project([[0.0, 0.0]])[0], np.array([-plane.unit[1], plane.unit[0]])
+        ends = np.stack([p - 9 * along, p + 9 * along])
+        right.plot(*ends.T, look, linewidth=1, label=f"{name}, C = {C:g}")
+    right.set(xlim=(-1.1, 1.1), ylim=(-0.6, 0.6), title="with a noisy point of class I", xlabel="a", ylabel="b")
+    right.legend(fontsize=7, loc="lower left")
     return canvas
