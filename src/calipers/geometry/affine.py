@@ -74,7 +74,7 @@ class Hyperplane:
         known = model if isinstance(model, Classifier) else from_sklearn(model)
         if known.classes != 2:
             raise BadInput(f"{known.name}", expected="two classes", got=known.classes,
-                           hint="use LocalLinear for the pair of classes that matters")  # fmt: skip
+                           hint="local_linear takes any number of classes")  # fmt: skip
         probe = torch.linspace(-1, 1, 16 * int(np.prod(known.shape)), dtype=known.dtype, device=known.device)
         lo, hi = known.box.sides(probe[:1])
         inside = torch.minimum(torch.maximum(3 * probe.sin(), lo), hi).reshape(16, *known.shape)

@@ -177,7 +177,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for library in ("calipers", "numpy", "scipy", "torch", "matplotlib"):
+    for library in ("calipers", "numpy", "scipy", "scikit-learn", "torch", "matplotlib"):
         try:
             found[library] = version(library)
         except PackageNotFoundError:
