@@ -9,8 +9,8 @@ import os
 import pkgutil
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -35,6 +35,7 @@ class Result:
         table: the numbers, one row per thing measured.
         findings: sentences with numbers: does the claim hold?
         plot: draws the picture from the table; ``None`` where a table is all there is.
+        files: more files by name, and what makes their bytes: an interactive page, a Parquet table.
 
     Example:
         >>> import pandas as pd
@@ -45,6 +46,7 @@ class Result:
     table: pd.DataFrame
     findings: tuple[str, ...]
     plot: Callable[[], Picture] | None = None
+    files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def figures() -> dict[str, Figure]:
 
 
 def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
-    """Reproduce one figure: NAME.csv, NAME.svg (if it has a picture) and NAME.json, each written whole or not at all.
+    """Reproduce one figure: NAME.csv, NAME.svg (if it has a picture), NAME.json and the figure's own files, each whole.
 
     The JSON holds the claim, the findings, the command, the scale, the seconds, the kind of machine and the versions.
 
@@ -137,6 +139,7 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
     chosen, start = known[name], time.perf_counter()
     result = chosen.reproduce(scale)
     picture = _svg(name, result.plot) if result.plot else None
+    more = {file: make() for file, make in result.files.items()}
     about = {
         "name": name,
         "paper": chosen.paper,
@@ -152,9 +155,10 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
     texts = {"csv": result.table.to_csv(index=False, float_format="%.8g", lineterminator="\n")}
     texts |= {"svg": picture} if picture else {}
     texts |= {"json": json.dumps(about, indent=2, ensure_ascii=False) + "\n"}
-    files = {folder / f"{name}.{kind}": text for kind, text in texts.items()}
-    for path, text in files.items():
-        atomic_write(path, text)
+    files: dict[Path, str | bytes] = {folder / file: made for file, made in more.items()}
+    files |= {folder / f"{name}.{kind}": text for kind, text in texts.items()}
+    for path, content in files.items():
+        atomic_write(path, content)
     return list(files)
 
 
@@ -173,7 +177,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for library in ("calipers", "numpy", "scipy", "torch", "matplotlib"):
+    for library in ("calipers", "numpy", "scipy", "scikit-learn", "torch", "matplotlib"):
         try:
             found[library] = version(library)
         except PackageNotFoundError:

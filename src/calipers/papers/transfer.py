@@ -1,0 +1,295 @@
+"""Transferable adversarial directions: what fools one classifier, shown to the others; and where it must fail."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from calipers.data import load
+from calipers.geometry import Hyperplane, fools_linear, max_margin
+from calipers.geometry import section6 as counter_example
+from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.transfer_ensemble import Weights, attack_step, fit, logits, make, one_by_one
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+__all__ = ["figure4", "section6"]
+
+PAPER = (
+    "A Geometric Perspective on the Transferability of Adversarial Directions, Z. Charles, H. Rosenberg and "
+    "D. Papailiopoulos, 2019"
+)
+STEPS, STEP = 40, 0.01
+KINDS = ("random", "SVM", "network")
+
+
+class _Size(NamedTuple):
+    models: int
+    train: int
+    epochs: int
+    test: int
+    every: int  # eps = STEP · every, 2 · every, … up to 0.40
+
+
+SIZES: dict[Scale, _Size] = {
+    "smoke": _Size(2, 200, 10, 20, 20),
+    "cpu": _Size(5, 4000, 10, 200, 4),
+    "paper": _Size(50, 10_000, 10, 1000, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Classifiers:
+    """M networks (stacked), and M linear models: weights (M, 10, 784), biases (M, 10)."""
+
+    networks: Weights
+    weight: Tensor
+    bias: Tensor
+
+    def network(self, i: int) -> Weights:
+        return {name: part[i] for name, part in self.networks.items()}
+
+    def right(self, kind: str, i: int, z: Tensor, y: Tensor) -> float:
+        scores = logits(self.network(i), z) if kind == "network" else z.flatten(1) @ self.weight[i].T + self.bias[i]
+        return float((scores.argmax(1) == y).float().mean())
+
+
+@figure(
+    "transfer.figure4",
+    paper=PAPER,
+    claim="Adversarial examples of linear SVMs fool other SVMs most; those of networks fool networks and, less, SVMs; "
+    "those of SVMs do little more to networks than random perturbations of the same size.",
+)
+def figure4(scale: Scale) -> Result:
+    """Accuracy of every classifier on what was made for every other: PGD, 40 steps of 0.01, no random start, in [0, 1].
+
+    A random perturbation has ±eps in every pixel. ``"smoke"`` takes enlarged embedded digits for MNIST.
+
+    Example:
+        >>> table = figure4("smoke").table
+        >>> sorted(table.perturbation.unique()), len(table)
+        (['SVM', 'network', 'random'], 12)
+    """
+    size, generator = SIZES[scale], torch.Generator().manual_seed(4)
+    x, y = _images("train", scale)
+    test = _images("test", scale)
+    rows = torch.rand(size.models, len(x), generator=generator).argsort(1)[:, : size.train]
+    start = time.perf_counter()
+    networks = fit(make(size.models, generator), x, y, rows, epochs=size.epochs, generator=generator)
+    trained = time.perf_counter() - start
+    weight, bias, unfinished = _linear_models(x, y, rows)
+    models = _Classifiers(networks, weight, bias)
+    sums: dict[tuple[str, str, int], Tensor] = {}
+    with torch.no_grad():
+        for source in range(size.models):
+            some = torch.randperm(len(test[0]), generator=generator)[: size.test]
+            for kind in KINDS:
+                for k, moved in _perturbed(models, kind, source, test[0][some], test[1][some], size.every, generator):
+                    for target in ("SVM", "network"):
+                        right = [models.right(target, i, moved, test[1][some]) for i in range(size.models)]
+                        key = target, kind, k
+                        sums[key] = sums.get(key, 0) + torch.tensor(right, dtype=torch.float64) / size.models
+    table = pd.DataFrame([
+        {"target": target, "perturbation": kind, "eps": round(STEP * k, 4), "mean": float(share.mean()),
+         "min": float(share.min()), "max": float(share.max())}
+        for (target, kind, k), share in sums.items()
+    ]).sort_values(["target", "perturbation", "eps"], ignore_index=True)  # fmt: skip
+    notes = (f"{size.models} networks and {size.models} LinearSVC ({unfinished} of them stopped at max_iter), "
+             f"{size.train} training images each, {size.test} test images for each source.",
+             _speed(models, test, trained, size))  # fmt: skip
+    return Result(
+        table, (*_findings(table), *notes), lambda: _draw(table), {"transfer.figure4.html": lambda: _page(table)}
+    )
+
+
+def _images(split: str, scale: Scale) -> tuple[Tensor, Tensor]:
+    data = load("digits" if scale == "smoke" else "mnist", split=split)
+    x = data.x.float().reshape(len(data), 1, *data.shape[-2:])
+    return (F.interpolate(x, size=(28, 28), mode="nearest") if scale == "smoke" else x), data.y
+
+
+def _linear_models(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, int]:
+    """LinearSVC with its defaults for each row of ``rows``; how many stopped before they converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    flat, labels, fitted, unfinished = x.flatten(1).double().numpy(), y.numpy(), [], 0
+    for i, some in enumerate(rows.numpy()):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", ConvergenceWarning)
+            fitted.append(LinearSVC(random_state=i).fit(flat[some], labels[some]))
+        unfinished += any(issubclass(one.category, ConvergenceWarning) for one in heard)
+    parts = [np.stack([getattr(one, name) for one in fitted]) for name in ("coef_", "intercept_")]
+    return torch.from_numpy(parts[0]).float(), torch.from_numpy(parts[1]).float(), unfinished
+
+
+def _perturbed(
+    models: _Classifiers, kind: str, source: int, x: Tensor, y: Tensor, every: int, generator: torch.Generator
+) -> Iterator[tuple[int, Tensor]]:
+    """(k, what was made for ``source`` at eps = 0.01·k), one eps at a time."""
+    ks = range(every, STEPS + 1, every)
+    if kind == "random":
+        for k in ks:
+            signs = 2.0 * torch.randint(2, x.shape, generator=generator) - 1
+            yield k, (x + STEP * k * signs).clamp(0, 1)
+        return
+    if kind == "network":
+        alone = {name: part[source : source + 1] for name, part in models.networks.items()}
+
+        def sign(z: Tensor) -> Tensor:
+            return one_by_one(alone, z[None], y[None])[0]
+    else:
+        # The margin loss has the gradient w_j − w_y: its sign is looked up in a table of 10 × 10.
+        W, b = models.weight[source], models.bias[source]
+        signs = (W[:, None] - W).sign()
+
+        def sign(z: Tensor) -> Tensor:
+            scores = (z.flatten(1) @ W.T + b).scatter(1, y[:, None], -torch.inf)
+            return signs[scores.argmax(1), y].view_as(z)
+
+    yield from _pgd(sign, x, ks)
+
+
+def _pgd(sign: Callable[[Tensor], Tensor], x: Tensor, ks: range) -> Iterator[tuple[int, Tensor]]:
+    """PGD at every eps = 0.01·k. The first k steps do not reach the ball's edge, so all larger eps share them."""
+    shared, done = x, 0
+    for k in ks:
+        for _ in range(k - done):
+            shared = (shared + STEP * sign(shared)).clamp(0, 1)
+        z, done = shared, k
+        low, high = (x - STEP * k).clamp(0, 1), (x + STEP * k).clamp(0, 1)
+        for _ in range(STEPS - k):
+            z = (z + STEP * sign(z)).clamp(low, high)
+        yield k, z
+
+
+def _speed(models: _Classifiers, test: tuple[Tensor, Tensor], trained: float, size: _Size) -> str:
+    """Gradients a second of the attack, batched by torch.func and network after network, on a slice."""
+    count = min(10, size.models)
+    some = {name: part[:count] for name, part in models.networks.items()}
+    z, y = (part[:64].expand(count, *part[:64].shape).contiguous() for part in test)
+    seconds = {}
+    for name, step in (("batched", attack_step), ("loop", one_by_one)):
+        step(some, z, y)
+        start = time.perf_counter()
+        for _ in range(3):
+            step(some, z, y)
+        seconds[name] = (time.perf_counter() - start) / 3
+    rate = {name: y.numel() / spent for name, spent in seconds.items()}
+    images = size.models * size.train * size.epochs
+    return (
+        f"On a slice of {count} networks, 64 images each: {rate['batched']:.0f} gradients/s batched by torch.func, "
+        f"{rate['loop']:.0f} in the loop; the attack uses the loop. Batched training: {images / trained:.0f} images/s."
+    )
+
+
+def _findings(table: pd.DataFrame) -> tuple[str, ...]:
+    means = table.pivot_table(index="eps", columns=["target", "perturbation"], values="mean")
+    sentences = []
+    for eps in [e for e in means.index if round(e * 100) % 10 == 0 or e == means.index[0]][:4]:
+        told = ", ".join(f"{target} on {kind} {means.loc[eps, (target, kind)]:.3f}"
+                         for target in ("SVM", "network") for kind in KINDS)  # fmt: skip
+        sentences.append(f"eps {eps:g}: mean accuracy of {told}.")
+    gap = (means["network"]["random"] - means["network"]["SVM"]).max()
+    fall = (means["network"]["random"] - means["network"]["network"]).max()
+    return (
+        *sentences,
+        f"Networks lose at most {gap:.3f} more to the SVMs' examples than to random ones, and {fall:.3f} to networks'.",
+    )
+
+
+def _page(table: pd.DataFrame) -> bytes:
+    """The same picture to hover over, in one file with the plotting library inside."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    canvas = make_subplots(cols=2, shared_yaxes=True, subplot_titles=("accuracy of SVMs", "accuracy of networks"))
+    for column, target in enumerate(("SVM", "network"), 1):
+        for kind, colour in zip(KINDS, ("#1f77b4", "#ff7f0e", "#2ca02c"), strict=True):
+            part = table[(table.target == target) & (table.perturbation == kind)]
+            spread = {"array": part["max"] - part["mean"], "arrayminus": part["mean"] - part["min"], "symmetric": False}
+            line = go.Scatter(x=part.eps, y=part["mean"], error_y=spread, name=kind, line={"color": colour},
+                              legendgroup=kind, showlegend=column == 1)  # fmt: skip
+            canvas.add_trace(line, row=1, col=column)
+    canvas.update_layout(template="plotly_white", legend_title_text="perturbation")
+    canvas.update_xaxes(title_text="eps (L-infinity)")
+    text: str = canvas.to_html(include_plotlyjs=True, full_html=True)
+    return text.encode()
+
+
+def _draw(table: pd.DataFrame) -> Picture:
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(8.4, 3.2), layout="constrained")
+    for axis, target in zip(canvas.subplots(1, 2, sharey=True), ("SVM", "network"), strict=True):
+        for kind in KINDS:
+            part = table[(table.target == target) & (table.perturbation == kind)]
+            error = [part["mean"] - part["min"], part["max"] - part["mean"]]
+            axis.errorbar(part.eps, part["mean"], yerr=error, label=kind, capsize=2, linewidth=1)
+        axis.set(title=f"accuracy of {target}s", xlabel="eps (L-infinity)", ylim=(-0.02, 1.02))
+    canvas.axes[0].legend(frameon=False, title="perturbation")
+    return canvas
+
+
+@figure(
+    "transfer.section6",
+    paper=PAPER,
+    claim="The max-margin direction of a linearly separable set need not fool a two-layer ReLU network that is right "
+    "on the set; the network's own direction fools every linear separator too (Corollary 17).",
+)
+def section6(scale: Scale) -> Result:
+    """The explicit counter-example: from the −1 example, how far along either direction each classifier changes.
+
+    Example:
+        >>> section6("smoke").table.network_changes_at.tolist()
+        [inf, 0.5]
+    """
+    found = counter_example()
+    best = max_margin(found.x, found.y)
+    negative, plane = found.x[found.y < 0], Hyperplane(best.weight, best.bias)
+    rows = [
+        {"direction": name, "v1": v[0], "v2": v[1],
+         "linear_changes_at": float(fools_linear(v, plane, negative, [-1])[0]),
+         "network_changes_at": float(found.network.fools(v, negative)[0])}
+        for name, v in (("max margin (Theorem 4)", found.max_margin_direction),
+                        ("x_beta - x_alpha (Theorem 11)", found.convex_direction))
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    findings = (
+        "S = {(0, 0): -1, (2, 2): +1, (2, -2): +1}; network relu(x2 - 1) + relu(-x2 - 1) > 0; both are "
+        "right on all of S.",
+        f"Along w* the linear classifier changes at {rows[0]['linear_changes_at']:g} w*; the network never does.",
+        f"Along v the linear classifier changes at {rows[1]['linear_changes_at']:g} v, the network at "
+        f"{rows[1]['network_changes_at']:g} v.",
+    )
+    return Result(table, findings, _draw_section6)
+
+
+def _draw_section6() -> Picture:
+    from matplotlib.figure import Figure as Canvas
+
+    found, canvas = counter_example(), Canvas(figsize=(4.6, 3.6), layout="constrained")
+    axis = canvas.subplots()
+    axis.axhspan(-1, 1, color="tab:blue", alpha=0.12, linewidth=0)
+    for height in (-1, 1):
+        axis.axhline(height, color="tab:blue", linewidth=1.2, label="network" if height > 0 else None)
+    axis.axvline(1, color="tab:red", linewidth=1.2, label="max-margin linear classifier")
+    for label, mark in ((1, "+"), (-1, "o")):
+        axis.plot(*found.x[found.y == label].T, mark, color="black", markersize=9, markerfacecolor="none")
+    for v, name in ((2 * found.max_margin_direction, "w*"), (0.8 * found.convex_direction, "v")):
+        tip = float(v[0]), float(v[1])
+        axis.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->"})
+        axis.annotate(name, tip, (4, 4), textcoords="offset points")
+    axis.set(xlim=(-1.2, 3.4), ylim=(-2.6, 2.6), xlabel="x1", ylabel="x2", aspect="equal")
+    axis.legend(frameon=True, fontsize=7, loc="lower left")
+    return canvas
