@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from calipers.data import load
+from calipers.data import from_npz, load
 from calipers.errors import BadInput
+from calipers.threats import Box
 
 X = np.linspace(0, 1, 24, dtype=np.float32).reshape(4, 2, 3)
 Y = np.array([0, 2, 1, 2])
@@ -67,7 +68,13 @@ def test_names_and_box_come_from_the_file(save):
 def test_values_outside_the_box_name_both_and_say_what_to_do(save):
     with pytest.raises(BadInput) as caught:
         load(save(x=X * 4 - 2, y=Y))
-    for part in ("some.npz", "Box(0.0, 1.0)", "-2…2", "example 0", "add lo and hi to the file, or scale x"):
+    for part in (
+        "some.npz",
+        "Box(0.0, 1.0)",
+        "-2…2",
+        "example 0",
+        "state the box (--box LO HI), or add lo and hi to the file",
+    ):
         assert part in str(caught.value)
 
 
@@ -98,7 +105,7 @@ def changed(**arrays):
         (changed(class_names=[1, 2, 3]), "two or more strings"),
         (changed(x=np.where(X > 0.9, np.nan, X)), "example 3: expected finite numbers"),
         (changed(x=np.where(X > 0.9, np.inf, X)), "example 3: expected finite numbers"),
-        (changed(lo=0.5), "scale x, or correct lo and hi"),
+        (changed(lo=0.5), "state the box that x lives in"),
         (changed(lo=2), "lo < hi"),
         (changed(lo="a"), "lo of .*a number"),
         (changed(hi=np.ones(3)), r"hi of .*numbers of shape \(2, 3\)"),
@@ -141,3 +148,15 @@ def test_a_member_that_is_no_array_is_refused(tmp_path):
         packed.writestr("y", "hello")
     with pytest.raises(BadInput, match="a file that is no array"):
         load(str(tmp_path / "no.npz"))
+
+
+def test_a_given_box_comes_before_the_files_and_keeps_bytes_as_they_are(tmp_path):
+    file = tmp_path / "wide.npz"
+    np.savez(file, x=np.array([[0.0, 40.0], [1680.0, 2.0]]), y=np.array([0, 1]))
+    wide = from_npz(file, box=Box(0, 2000))
+    assert wide.x.max() == 1680
+    assert repr(wide.box) == "Box(0.0, 2000.0)"
+    with pytest.raises(BadInput, match=r"expected values inside Box\(0.0, 1000.0\)"):
+        from_npz(file, box=Box(0, 1000))
+    np.savez(file, x=np.array([[0, 51], [102, 255]], dtype=np.uint8), y=np.array([0, 1]))
+    assert from_npz(file, box=Box(0, 255)).x.tolist() == [[0, 51], [102, 255]]

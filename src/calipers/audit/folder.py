@@ -65,6 +65,8 @@ def check_claim(folder: Path, settings: RunSettings, *, resume: bool, replace: b
         return
     other = differences(begun.model_dump(mode="json"), settings.model_dump(mode="json"))
     if other:
+        # Other words say it better than other hashes.
+        other = [said for said in other if "_sha256" not in said] or other
         hint = "choose another --out, or --replace"
         raise BadInput(f"run folder {folder}", expected="the settings of its run", got="; ".join(other), hint=hint)
     if not resume and not (folder / "summary.json").is_file():

@@ -59,9 +59,10 @@ def open_inputs(
         >>> both.model.shape, len(both.data), both.size
         ((1, 8, 8), 5, 360)
     """
-    whole = data.load(data_spec)
+    given = Box(*box) if box else None
+    whole = data.load(data_spec, box=given)
     some = whole.take(examples)
-    chosen = Box(*box) if box else some.box
+    chosen = given or some.box
     loaded = models.load(
         model,
         arch=arch,

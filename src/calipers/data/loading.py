@@ -16,6 +16,7 @@ from calipers.data.npz import from_npz
 from calipers.data.official import OFFICIAL, OfficialFile, OfficialSet
 from calipers.data.synthetic import is_synthetic, synthetic
 from calipers.errors import BadInput, nearest
+from calipers.threats import Box
 
 __all__ = ["load", "plugins"]
 
@@ -23,7 +24,7 @@ Bytes = NDArray[np.uint8]
 SPLITS = ("train", "test")
 
 
-def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet:
+def load(spec: str, *, split: str = "test", home: Path | None = None, box: Box | None = None) -> DataSet:
     r"""The data set that ``spec`` names.
 
     Looked up in this order:
@@ -42,6 +43,7 @@ def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet
         spec: one of the above; write ``./mnist`` for a folder that has a built-in's name.
         split: ``"train"`` or ``"test"``.
         home: the folder of the official files, instead of ``$CALIPERS_DATA``.
+        box: for ``FILE.npz``: the values an input may take, instead of the file's own; the others know theirs.
 
     Raises:
         BadInput: an unknown name or split, a missing file, or a file that is not what its name says.
@@ -71,7 +73,7 @@ def load(spec: str, *, split: str = "test", home: Path | None = None) -> DataSet
     if spec and path.is_dir():
         return from_folder(path)
     if path.suffix.lower() == ".npz":
-        return from_npz(path)
+        return from_npz(path, box=box)
     hint = nearest(spec, ["digits", "gaussian", "bernoulli", *OFFICIAL, *found])
     if path.is_file():
         hint = "save its arrays with numpy.savez(FILE, x=…, y=…)"

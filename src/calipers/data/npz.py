@@ -23,15 +23,16 @@ KEYS = ("x", "y", "class_names", "lo", "hi")
 Array = NDArray[Any]
 
 
-def from_npz(path: Path) -> DataSet:
+def from_npz(path: Path, *, box: Box | None = None) -> DataSet:
     r"""``FILE.npz`` with ``x``, shape (N, \*shape), and ``y``, shape (N,), labels 0…K−1; nothing in it can run code.
 
-    uint8 images are divided by 255. Other numbers are taken as they are, float64 where float32 would round them, and
-    must lie in the box: from ``lo`` to ``hi`` if the file has them (numbers, or arrays of an example's shape), else
-    from 0 to 1. ``class_names`` may name the classes.
+    uint8 images are divided by 255, unless a box is given. Other numbers are taken as they are, float64 where float32
+    would round them, and must lie in the box: the one given, else from ``lo`` to ``hi`` if the file has them (numbers,
+    or arrays of an example's shape), else from 0 to 1. ``class_names`` may name the classes.
 
     Arguments:
         path: the file.
+        box: the values an input may take, in the units of ``x`` as it is stored.
 
     Raises:
         BadInput: a file that is missing or is no such file; a missing or unknown key; shapes or types that do not fit;
@@ -54,13 +55,14 @@ def from_npz(path: Path) -> DataSet:
     if len(x) == 0 or len(x) != len(y):
         expected = "at least one example, and as many labels as inputs"
         raise BadInput(f"{path}", expected=expected, got=f"{len(x)} inputs and {len(y)} labels")
-    if x.dtype == np.uint8:
+    if x.dtype == np.uint8 and box is None:
         inputs, scaling = torch.from_numpy(x.astype(np.float32)).div_(255), "uint8 / 255"
     else:
         inputs = torch.from_numpy(x.astype(np.result_type(x.dtype, np.float32)))
         scaling = f"{x.dtype} as stored"
-    box = _box(arrays, x, path)
-    _check_inside(inputs, box, f"{path}", named="lo" in arrays or "hi" in arrays)
+    named = box is not None or "lo" in arrays or "hi" in arrays
+    box = box or _box(arrays, x, path)
+    _check_inside(inputs, box, f"{path}", named=named)
     names = _names(arrays, y, path)
     about = {"source": str(path), "scaling": scaling, "split": "none: the whole file"}
     return DataSet(path.name, inputs, torch.from_numpy(y.astype(np.int64)), names, box, about)
@@ -140,5 +142,5 @@ def _check_inside(x: torch.Tensor, box: Box, where: str, *, named: bool) -> None
     out = (~box.contains(x)).nonzero()
     if len(out):
         got = f"{x.min().item():g}…{x.max().item():g} (example {int(out[0])} is the first outside)"
-        hint = "scale x, or correct lo and hi" if named else "add lo and hi to the file, or scale x"
+        hint = "state the box that x lives in" if named else "state the box (--box LO HI), or add lo and hi to the file"
         raise BadInput(f"x of {where}", expected=f"values inside {box}", got=got, hint=hint)

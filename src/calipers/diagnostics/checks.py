@@ -118,7 +118,7 @@ CHECKS: tuple[tuple[str, str, str, Callable[[Evidence], Finding]], ...] = (
     ("random-noise-is-weaker", "Do the attacks break everything that random noise of the same size breaks?",
      "The gradients are masked or the attack stops early: audit with --budget thorough.", _random_noise),
     ("model-in-eval-mode", "Was the model handed over in eval mode?",
-     "Call model.eval() before the audit, or dropout and batch statistics change what is measured.", _train_mode),
+     "The numbers are those of eval mode; if that is the model you mean, call model.eval() first.", _train_mode),
     ("model-is-deterministic", "Does the model give the same answer twice?",
      "A random defence needs an attack on its expectation; a witness here may fail there.", _deterministic),
     ("batch-mates-do-not-matter", "Does an input get the same answer alone and in a batch?",

@@ -149,7 +149,7 @@ def _adopted(found: Any, spec: str, shape: tuple[int, ...] | None, box: Bounds) 
                            hint="give shape= (or data), or return a Classifier")  # fmt: skip
         return Classifier.of(found, shape=shape, box=box, name=spec, origin=spec)
     if hasattr(found, "get_params") and hasattr(found, "fit"):
-        return from_sklearn(found, box=box)
+        return from_sklearn(found, box=box, name=spec)
     raise BadInput(f"model {spec}", expected="an nn.Module, a Classifier or a scikit-learn estimator",
                    got=type(found).__name__)  # fmt: skip
 
