@@ -165,6 +165,24 @@ def test_an_example_gets_the_same_result_alone_in_any_batch_and_in_any_order(con
         assert torch.allclose(whole.distance[4:5], alone.distance, rtol=0, atol=1e-9)
 
 
+@general
+def test_batch_mates_do_not_matter_either_where_the_box_is_infinite(contract: Contract):
+    """A length taken from the largest input of the batch would make neighbours matter."""
+    inner = small_net((7,), 4, torch.float64)
+    model = Classifier.of(inner.module, shape=(7,), box=(-torch.inf, torch.inf))
+    x, y = examples(inner, 7)
+    far = torch.cat([x, 50 * x[:1]])
+    labels = model(far).argmax(1)
+    index = torch.arange(8)
+    for norm in contract.norms:
+        for threat in (Threat(norm, EPS[norm]), Threat(norm)):
+            if contract.name == "pgd-raw" and threat.eps is None:
+                continue
+            together = contract.attack(model, far, labels, threat, index=index)
+            apart = contract.attack(model, x, y, threat, index=index[:7])
+            assert torch.allclose(together.distance[:7], apart.distance, rtol=1e-9)
+
+
 @fixed
 def test_success_is_monotone_along_a_ladder_and_the_ladder_stops_at_the_first(contract: Contract):
     model = small_net((7,), 3, torch.float64)

@@ -189,6 +189,24 @@ def test_margins_fall_with_the_radius(name, norm):
 
 
 @every
+@pytest.mark.parametrize("norm", LP)
+def test_a_certificate_does_not_depend_on_batch_mates_nor_promise_the_infinite(name, norm):
+    model = model_of("affine", torch.float32, 0, Box(-math.inf, math.inf))
+    x, y = inputs(model, 5)
+    far = torch.cat([x, 50 * x[:1]])
+    with torch.no_grad():
+        labels = model(far).argmax(1)
+    together, apart = CERTIFICATES[name](model, far, labels, norm).radius, CERTIFICATES[name](model, x, y, norm).radius
+    assert torch.allclose(together[:5], apart, rtol=1e-3 if name == "interval" else 1e-12)
+    # A network that ignores its input in real arithmetic may still lose its label to rounding, far enough away.
+    with torch.no_grad():
+        model.module[0].weight.copy_(model.module[0].weight[:1].expand(4, 11))
+        model.module[0].bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    zeros = torch.zeros(5, dtype=torch.int64)
+    assert CERTIFICATES[name](model, x, zeros, norm).radius.isfinite().all()
+
+
+@every
 def test_wrong_examples_have_radius_zero(name):
     model = model_of("affine", torch.float64, 0)
     x, y = inputs(model, 6)

@@ -68,12 +68,8 @@ class _APGD(Steps):
         ahead = project(
             z + column(rows.size, z) * steepest(seen.grad if grad is None else grad, ask.threat.norm), *inside
         )
-        if grad is None and bool((rows.k == 0).all()):
-            momentum = ahead
-        else:
-            share = column(torch.where(rows.k == 0, 1.0, 0.75).to(z.dtype), z)
-            momentum = project(z + share * (ahead - z) + (1 - share) * (z - rows.before), *inside)
-        rows.before, rows.z = z, momentum
+        momentum = project(z + 0.75 * (ahead - z) + 0.25 * (z - rows.before), *inside)
+        rows.before, rows.z = z, torch.where(column(rows.k == 0, z), ahead, momentum)
 
     def _checkpoint(self, rows: Rows, seen: Seen) -> tuple[Tensor, Tensor | None]:
         """At a checkpoint without progress: half the step size, back to the best point. The point to step from."""
@@ -116,21 +112,8 @@ class _SparseAPGD(Steps):
         back = column(sparser, rows.z)
         z, grad = torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
         lo, hi = ask.model.box.sides(z)
-        # A coordinate at its bound would waste its share of the step.
-        grad = torch.where(torch.where(grad > 0, hi - z, z - lo) > 0, grad, 0.0)
-        rows.z = project(
-            z + column(rows.size, z) * _sparse_sign(grad, rows.count), rows.x, rows.eps, "l1", ask.model.box
-        )
-
-
-def _sparse_sign(grad: Tensor, count: Tensor) -> Tensor:
-    """sign(g)/k on each example's own k largest |g|."""
-    size = grad.flatten(1).abs()
-    keep = count.round().clamp(1, size.shape[1]).long()
-    ranked = size.sort(dim=1, descending=True).values
-    chosen = (size >= ranked.gather(1, keep[:, None] - 1)) & (size > 0)
-    sign = grad.flatten(1).sign() * chosen
-    return (sign / chosen.sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+        move = steepest(grad, "l1", torch.where(grad > 0, hi - z, z - lo), rows.count)
+        rows.z = project(z + column(rows.size, z) * move, rows.x, rows.eps, "l1", ask.model.box)
 
 
 def apgd(

@@ -223,10 +223,13 @@ def run(
 
 
 def _powers(x: Tensor, threat: Threat, model: Classifier) -> tuple[float, ...]:
-    """Radii for a fixed-budget method that is asked for the minimal distortion: powers of two up to the whole box."""
-    span, d = model.box.scale(x), x[0].numel()
-    reach = Box(0.0, span).reach(threat.norm, d)
-    count = math.ceil(math.log2(d)) if threat.norm == "l0" else 10
+    """Radii for a fixed-budget method that is asked for the minimal distortion: powers of two up to the whole box.
+
+    Where the box is infinite they end at 2^10 a coordinate, whatever the inputs: batch mates must not matter.
+    """
+    d, bounded = x[0].numel(), model.box.bounded
+    reach = (model.box if bounded else Box(0.0, 2.0**10)).reach(threat.norm, d)
+    count = math.ceil(math.log2(d)) if threat.norm == "l0" else 10 if bounded else 20
     return tuple(reach * 2.0**-i for i in range(count, -1, -1))
 
 

@@ -44,12 +44,13 @@ class _PGD(Steps):
         if self.raw:
             move = seen.grad
         else:
-            room, count = None, 1
+            room: Tensor | None = None
+            count: int | Tensor = 1
             if norm in ("l1", "l0"):
                 lo, hi = box.sides(rows.z)
                 room = torch.where(seen.grad > 0, hi - rows.z, rows.z - lo)
                 # One coordinate in a hundred at a time mixes on images (Tramèr & Boneh 2019), exact for small inputs.
-                count = max(int(rows.eps.max()) if norm == "l0" else rows.x[0].numel() // 100, 1)
+                count = rows.eps.floor() if norm == "l0" else max(rows.x[0].numel() // 100, 1)
             move = steepest(seen.grad, norm, room, count)
         rows.z = project(rows.z + size * move, rows.x, rows.eps, norm, box)
 
@@ -57,7 +58,7 @@ class _PGD(Steps):
         if self.step_size is not None:
             return torch.full_like(rows.eps, self.step_size)
         if ask.threat.norm == "l0":
-            return torch.full_like(rows.eps, ask.model.box.scale(rows.x) / 2)
+            return ask.model.box.scale(rows.x) / 2
         return 2.5 * rows.eps / self.steps
 
 

@@ -55,6 +55,9 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     tight = (logits + reserve).scatter(1, y[:, None], (logits - reserve).gather(1, y[:, None]))
     radius, _ = leave_cell(centre, weight, tight, y, norm, model.box)
     radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * _DOWN
+    if not model.box.bounded:
+        # Nothing bounds the rounding beyond the ball it was looked at in; in L0 one coordinate may go anywhere.
+        radius = torch.zeros_like(radius) if norm == "l0" else torch.minimum(radius, reach)
     return Certified(radius, norm, "affine", str(model.dtype).removeprefix("torch."), ASSUMES)
 
 

@@ -56,7 +56,7 @@ def _radii(layers: list[Layer], x: Tensor, y: Tensor, norm: Norm, box: Box, unit
     def lowest(radius: Tensor) -> Tensor:
         return margins(layers, x, y, radius, norm, box, unit)
 
-    scale = torch.full_like(x.flatten(1)[:, 0], box.scale(x))
+    scale = box.scale(x)
     reach = torch.full_like(scale, box.reach(norm, x[0].numel()))
     # A label that is proved on the whole box cannot be lost at any distance.
     whole = lowest(reach) > 0 if box.bounded else torch.zeros_like(scale, dtype=torch.bool)

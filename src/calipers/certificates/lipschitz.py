@@ -51,6 +51,9 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     error = rounding_of(layers, lo, hi, unit_of(model.dtype))
     radius = _smallest(own - logits - error - error.gather(1, y[:, None]), constants, y)
     radius = radius * (1 - 1e-11)
+    if not model.box.bounded:
+        # Nothing bounds the rounding beyond the ball it was looked at in.
+        radius = torch.minimum(radius, reach)
     # Beyond the farthest point of the box there is nothing left to fear.
     radius = torch.where(radius > model.box.reach(norm, centre[0].numel()), torch.inf, radius)
     return Certified(radius, norm, "lipschitz", str(model.dtype).removeprefix("torch."), ASSUMES)

@@ -117,7 +117,7 @@ def inside(z: Tensor, x: Tensor, eps: Tensor | float, name: Norm, box: Box) -> T
     return (distance(x, z, name) <= eps) & box.contains(z)
 
 
-def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int = 1) -> Tensor:
+def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int | Tensor = 1) -> Tensor:
     r"""The unit step v that gains most: argmax ⟨g, v⟩ subject to ‖v‖_p ≤ 1.
 
     L∞: sign(g). L2: g/‖g‖₂. L1: sign(g)/k on the k largest |g| (k = 1 is the exact maximiser; more mix faster on
@@ -127,7 +127,7 @@ def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int = 
         grad: shape (N, \*shape).
         name: which norm.
         room: how far each coordinate can still move along sign(g); coordinates with no room are left out (L1, L0).
-        count: k.
+        count: k, or one per example, shape (N,); coordinates that tie with the k-th move too.
 
     Example:
         >>> steepest(torch.tensor([[3.0, -4.0]]), "l1")
@@ -141,8 +141,9 @@ def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int = 
         scaled = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
         return (scaled / norm(scaled, "l2")[:, None].clamp_min(1e-30)).view_as(grad)
     size = flat.abs() if room is None else torch.where(room.flatten(1) > 0, flat.abs(), 0.0)
-    top = size.topk(min(count, size.shape[1]), dim=1).indices
-    step = torch.zeros_like(flat).scatter(1, top, flat.sign().gather(1, top) * (size.gather(1, top) > 0))
+    keep = torch.as_tensor(count, device=size.device).expand(len(size)).round().long().clamp(1, size.shape[1])
+    least = size.sort(dim=1, descending=True).values.gather(1, keep[:, None] - 1)
+    step = flat.sign() * ((size >= least) & (size > 0))
     if name == "l1":
         step = step / step.abs().sum(1, keepdim=True).clamp_min(1)
     return step.view_as(grad)

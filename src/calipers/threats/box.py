@@ -65,9 +65,15 @@ class Box:
         """The longest side; ∞ if a side is infinite."""
         return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
 
-    def scale(self, x: Tensor) -> float:
-        """A length typical of the inputs: the width, or twice the largest |x| plus one where the box is infinite."""
-        return self.width if self.bounded else 2.0 * float(x.abs().max()) + 1.0
+    def scale(self, x: Tensor) -> Tensor:
+        r"""A length typical of each input, shape (N,): the width, or 2·max|x_n| + 1 where the box is infinite.
+
+        Example:
+            >>> Box(0, 1).scale(torch.zeros(2, 3)), Box(-math.inf, math.inf).scale(torch.tensor([[4.0], [0.5]]))
+            (tensor([1., 1.]), tensor([9., 2.]))
+        """
+        own = 2 * x.flatten(1).abs().amax(1) + 1
+        return torch.full_like(own, self.width) if self.bounded else own
 
     def reach(self, norm: str, d: int) -> float:
         """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.
