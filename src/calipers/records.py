@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -98,6 +98,10 @@ class Run:
             adversarial.
         checks: the tests of the evaluation itself.
         summary: summary.json.
+        landscape: the loss around a few witnesses, or empty: ``index`` (L,), ``loss`` (L, n, n) with a row for every
+            step along a random direction and a column for every step toward the witness, ``toward`` and ``aside`` (n,)
+            those steps in units of the witness' distance, ``saliency`` (L, \*shape), and the numbers of
+            :mod:`calipers.diagnostics.landscape`, each (L,).
     """
 
     folder: str
@@ -106,6 +110,7 @@ class Run:
     witnesses: dict[str, np.ndarray]
     checks: tuple[Check, ...]
     summary: Summary
+    landscape: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def status(lower: np.ndarray, upper: np.ndarray, eps: float) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -69,6 +71,17 @@ def make_run(
     summary = _summarise(examples, eps, checks)
     witnesses = _witnesses(rng, examples, shape, len(classes))
     return Run("run1", {**known, **about}, examples, witnesses, checks, summary)
+
+
+def with_landscape(run: Run, points: int = 21) -> Run:
+    """The same run with a smooth hill around its farthest witness."""
+    toward, aside = np.linspace(-0.5, 1.5, points), np.linspace(-1, 1, points)
+    loss = np.log1p(np.exp(6 * toward[None, :] - 3 - aside[:, None] ** 2)).astype(np.float32)
+    rng, some = np.random.default_rng(0), run.witnesses["index"][-1:]
+    numbers = {"jump": 0.05, "roughness": 2.3, "gini": 0.7, "foreground": 0.4}
+    arrays = {"index": some.copy(), "toward": toward, "aside": aside, "loss": loss[None],
+              "saliency": rng.normal(size=run.witnesses["clean"][-1:].shape)}  # fmt: skip
+    return replace(run, landscape=arrays | {name: np.array([value]) for name, value in numbers.items()})
 
 
 def _summarise(examples: pd.DataFrame, eps: tuple[float, ...], checks: tuple[Check, ...]) -> Summary:

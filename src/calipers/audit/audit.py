@@ -7,6 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace as changed
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from calipers.audit.budget import find_budget
 from calipers.audit.cascade import Brackets, clean_logits, close_brackets
 from calipers.audit.folder import COLUMNS, begun_run, check_claim, finished_run, table_of, write_run
 from calipers.audit.inputs import Inputs
-from calipers.diagnostics import run_checks
+from calipers.diagnostics import landscape_views, run_checks
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
 from calipers.runner import Part, check_workers, fingerprint, merge, run_shards
@@ -104,6 +105,7 @@ def audit(
         parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
         about = _about(inputs, settings, command, time.monotonic() - began)
         run = _assemble(parts, inputs, threat, about, folder)
+        run = changed(run, landscape=landscape_views(inputs.model, run, seed))
         if folder is not None:
             write_run(run)
     return run

@@ -1,5 +1,31 @@
-"""Can the numbers be trusted? Tests of the evaluation itself, each with evidence and a verdict."""
+"""Can the numbers be trusted? Tests of the evaluation itself, each with evidence and a verdict, and the landscape."""
 
 from calipers.diagnostics.checks import run_checks
+from calipers.diagnostics.landscape import (
+    Plane,
+    agreement,
+    foreground,
+    gini,
+    interpolated,
+    jump,
+    plane,
+    roughness,
+    saliency,
+    weights_between,
+)
+from calipers.diagnostics.views import landscape_views
 
-__all__ = ["run_checks"]
+__all__ = [
+    "Plane",
+    "agreement",
+    "foreground",
+    "gini",
+    "interpolated",
+    "jump",
+    "landscape_views",
+    "plane",
+    "roughness",
+    "run_checks",
+    "saliency",
+    "weights_between",
+]
