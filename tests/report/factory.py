@@ -41,11 +41,13 @@ def make_run(
         upper[-4:] = np.inf
     low, up = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
     n = len(low)
-    label = rng.integers(0, len(classes), n)
+    # A label belongs to its example, whatever the order of the rows.
+    keys = np.arange(n) if index is None else np.asarray(index)
+    label = (keys * 7 + 3) % len(classes)
     predicted = np.where(up == 0, (label + 1) % len(classes), label)
     examples = pd.DataFrame(
         {
-            "index": np.arange(n) if index is None else index,
+            "index": keys,
             "label": label,
             "predicted": predicted,
             "lower": low,

@@ -280,6 +280,7 @@ def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) 
             "size": inputs.size,
             "provenance": dataset.provenance,
             "sha256": settings.data_sha256,
+            "whole_sha256": inputs.whole or settings.data_sha256,
             "shape": list(dataset.shape),
             "class_names": list(model.class_names or dataset.class_names),
         },

@@ -19,11 +19,15 @@ __all__ = ["Inputs", "cache_folder", "open_inputs"]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A model and the examples it is audited on, which fit each other."""
+    """A model and the examples it is audited on, which fit each other.
+
+    ``size`` and ``whole`` are the length and the digest of the data set that the examples are the first of.
+    """
 
     model: Classifier
     data: data.DataSet
     size: int
+    whole: str = ""
 
 
 def cache_folder() -> Path:
@@ -80,7 +84,7 @@ def open_inputs(
             got=f"{loaded.classes} logits",
         )
     loaded.check(some.x, some.y)
-    return Inputs(loaded, some, len(whole))
+    return Inputs(loaded, some, len(whole), data.digest(whole))
 
 
 def _training_digits() -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from calipers.cli.outcome import tell_run
+from calipers.cli.outcome import check_place, tell_run
 from calipers.cli.terminal import bytes_progress, complain, progress, say, say_json, warnings_in_a_line
 from calipers.cli.wording import complaint, whole_number
 from calipers.errors import BadInput
@@ -68,6 +68,7 @@ def audit(
     resume: Flag = False,
     replace: Flag = False,
     fail_under: float | None = None,
+    junit: Path | None = None,
     workers: str = "1",
     batch_size: Whole = 128,
     arch: str | None = None,
@@ -111,6 +112,8 @@ def audit(
         Overwrite the run in --out.
     fail_under
         Exit with status 1 if less than this fraction is proved robust at the largest eps, or if a check failed.
+    junit
+        Also write the answer to --fail-under and every check to this JUnit file, for CI services.
     workers
         How many processes, or dask:FILE with a scheduler file.
     batch_size
@@ -132,6 +135,7 @@ def audit(
     count: int | str = int(workers) if workers.isdecimal() else workers
     check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
     _check_fail_under(fail_under, eps)
+    check_place(junit)
     inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, trust=trust)
     folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, norm))
     with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
@@ -149,7 +153,7 @@ def audit(
             progress=tell,
             command=shlex.join(["calipers", *sys.argv[1:]]),
         )
-    return tell_run(run, folder, quiet, json, fail_under)
+    return tell_run(run, folder, quiet, json, fail_under, junit)
 
 
 @app.command
@@ -175,12 +179,14 @@ def report(run: Path, /, *, out: Path | None = None) -> int:
 
 
 @app.command
-def compare(first: Path, second: Path, /, *others: Path) -> int:
-    """Set finished runs side by side, with the examples on which they differ.
+def compare(first: Path, second: Path, /, *others: Path, out: Path | None = None) -> int:
+    """Set finished runs side by side, with an exact test on the examples on which they differ.
 
     For example:
 
         calipers compare runs/before runs/after
+
+        calipers compare runs/before runs/after --out page.html
 
     Parameters
     ----------
@@ -190,12 +196,16 @@ def compare(first: Path, second: Path, /, *others: Path) -> int:
         Another.
     others
         And more.
+    out
+        Also write one self-contained page.
     """
     from calipers import report as room
     from calipers.audit import read_run
 
     runs = [read_run(folder) for folder in (first, second, *others)]
     say(room.side_by_side(runs))
+    if out is not None:
+        say(f"page: {room.write_comparison(runs, out)}")
     return 0
 
 

@@ -6,18 +6,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calipers.cli.terminal import complain, say, say_json
+from calipers.errors import BadInput
+from calipers.runner.files import atomic_write
 
 if TYPE_CHECKING:
     from calipers.records import Run
 
-__all__ = ["tell_run"]
+__all__ = ["check_place", "tell_run"]
 
 
-def tell_run(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | None) -> int:
-    """Write the report, print what was found, and answer --fail-under."""
+def check_place(file: Path | None) -> None:
+    """A file that can be written when the audit is over: said before it begins."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise BadInput(f"--junit {file}", expected="a file in an existing folder", got="none such")
+
+
+def tell_run(
+    run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | None, junit: Path | None = None
+) -> int:
+    """Write the report and the JUnit file, print what was found, and answer --fail-under."""
     from calipers import report
 
     page = report.write(run, folder / "report.html")
+    if junit is not None:
+        atomic_write(junit, report.junit(run, fail_under))
     if json:
         say_json(run.summary.model_dump_json(by_alias=True))
     elif not quiet:

@@ -1,4 +1,4 @@
-"""A run told as one HTML page that opens anywhere, offline: its words, its charts, its pictures, in that order."""
+"""Runs told as HTML pages that open anywhere, offline: their words, their charts, their pictures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from calipers.errors import BadInput
 from calipers.records import Run
+from calipers.report.band import median
 from calipers.report.charts import ROWS, Chart, band_chart, bracket_chart, histogram_chart
+from calipers.report.comparison import comparison
 from calipers.report.confusion import confusions
 from calipers.report.facts import facts_of
 from calipers.report.gallery import gallery
 from calipers.report.landscape import landscape
 from calipers.report.tables import beyond, costs, intervals, makers, median_bracket, origins
-from calipers.report.words import at_least, at_most, number, sentences
+from calipers.report.words import at_least, at_most, number, p_value, sentences
 
-__all__ = ["render", "write"]
+__all__ = ["render", "render_comparison", "write", "write_comparison"]
 
 
 def render(run: Run) -> str:
@@ -69,6 +71,22 @@ def render(run: Run) -> str:
     )
 
 
+def render_comparison(runs: Sequence[Run]) -> str:
+    """The page of several runs, called A, B, … in their order.
+
+    Raises:
+        BadInput: if there are fewer than two, or the records of one contradict themselves.
+
+    Example:
+        >>> render_comparison([])
+        Traceback (most recent call last):
+            ...
+        calipers.errors.BadInput: runs to compare: expected at least 2, got 0
+    """
+    told, charts = comparison(runs)
+    return _page("compare.html.jinja", charts, **told)
+
+
 def write(run: Run, path: Path) -> Path:
     """Render a run into a file, whole or not at all.
 
@@ -92,9 +110,22 @@ def write(run: Run, path: Path) -> Path:
             ...
         calipers.errors.BadInput: report file no such folder/report.html: expected a file in an existing folder, ...
     """
+    _check_place(path)
+    return _save(render(run), path)
+
+
+def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+    """Render several runs into a file, whole or not at all; see :func:`render_comparison` and :func:`write`."""
+    _check_place(path)
+    return _save(render_comparison(runs), path)
+
+
+def _check_place(path: Path) -> None:
     if not path.parent.is_dir() or path.is_dir():
         raise BadInput(f"report file {path}", expected="a file in an existing folder", got="none such")
-    page = render(run)
+
+
+def _save(page: str, path: Path) -> Path:
     part = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         part.write_text(page, encoding="utf-8")
@@ -109,7 +140,7 @@ def _page(template: str, charts: Sequence[Chart], **told: object) -> str:
 
     loader = PackageLoader("calipers.report")
     room = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    room.filters.update(number=number, at_least=at_least, at_most=at_most)
+    room.filters.update(number=number, at_least=at_least, at_most=at_most, p_value=p_value, middle=median)
     script = _file("page.js")
     data: Mapping[str, object] = {chart.name: chart.data for chart in charts}
     return room.get_template(template).render(

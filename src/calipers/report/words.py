@@ -8,7 +8,7 @@ from calipers.records import Run, ThreatSummary
 from calipers.report.band import median
 from calipers.report.facts import Facts
 
-__all__ = ["at_least", "at_most", "named", "number", "plural", "sentences"]
+__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "sentences"]
 
 
 def number(value: float | None, none: str = "none found") -> str:
@@ -51,6 +51,19 @@ def at_most(fraction: float) -> str:
         ('66.7 %', '57.0 %', '0.0 %')
     """
     return f"{math.ceil(fraction * 1000 - 1e-9) / 10:.1f} %"
+
+
+def p_value(p: float) -> str:
+    """A p value, rounded up: two significant digits, and never 0.
+
+    Example:
+        >>> p_value(0.0421), p_value(3e-12), p_value(1.0)
+        ('0.043', '< 0.0001', '1')
+    """
+    if p < 1e-4:
+        return "< 0.0001"
+    scale = 10.0 ** (1 - math.floor(math.log10(p)))
+    return f"{math.ceil(p * scale - 1e-9) / scale:.2g}"
 
 
 def plural(count: int, noun: str) -> str:
