@@ -1,0 +1,37 @@
+"""How is it made robust? A recipe says which examples a step trains on, a schedule with which eps."""
+
+from calipers.training.launch import DEVICES, best_precision, launch
+from calipers.training.loop import ABOUT, METRICS, WEIGHTS, Trained, train
+from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
+from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
+from calipers.training.recipes import RECIPES, Ascent, Batch, Recipe
+from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
+from calipers.training.start import INITIALISATIONS, earlier, fresh
+
+__all__ = [
+    "ABOUT",
+    "DEVICES",
+    "INITIALISATIONS",
+    "METRICS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "RECIPES",
+    "SCHEDULES",
+    "WEIGHTS",
+    "Ascent",
+    "Batch",
+    "Plan",
+    "Recipe",
+    "Schedule",
+    "Trained",
+    "Withstands",
+    "accuracy",
+    "best_precision",
+    "earlier",
+    "fresh",
+    "launch",
+    "robust_accuracy",
+    "sudden_rise",
+    "train",
+    "withstands",
+]
