@@ -1,12 +1,12 @@
 """How is it made robust? A recipe says which examples a step trains on, a schedule with which eps."""
 
 from calipers.training.launch import DEVICES, best_precision, launch
-from calipers.training.loop import ABOUT, METRICS, WEIGHTS, Trained, train
+from calipers.training.loop import METRICS, Trained, train
 from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
 from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
 from calipers.training.recipes import RECIPES, Ascent, Batch, Recipe
 from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
-from calipers.training.start import INITIALISATIONS, earlier, fresh
+from calipers.training.start import ABOUT, INITIALISATIONS, WEIGHTS, about, fresh, initial, trained_for
 
 __all__ = [
     "ABOUT",
@@ -25,13 +25,15 @@ __all__ = [
     "Schedule",
     "Trained",
     "Withstands",
+    "about",
     "accuracy",
     "best_precision",
-    "earlier",
     "fresh",
+    "initial",
     "launch",
     "robust_accuracy",
     "sudden_rise",
     "train",
+    "trained_for",
     "withstands",
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +16,7 @@ from calipers.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.loggers import Logger
 
 __all__ = ["DEVICES", "best_precision", "launch"]
 
@@ -30,7 +35,23 @@ def best_precision(device: str = "auto") -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
 
 
-def launch(precision: str = "32", *, processes: int = 1, device: str = "auto") -> Fabric:
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without Fabric's announcements, and its advice on settings that are not ours to change."""
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def launch(
+    precision: str = "32", *, processes: int = 1, device: str = "auto", tensorboard: Path | None = None
+) -> Fabric:
     """A Fabric whose processes run: those of ``torchrun`` if it started this one, else ``processes`` of its own.
 
     Several processes start by running this program's command line again, so this must come before anything that should
@@ -40,9 +61,10 @@ def launch(precision: str = "32", *, processes: int = 1, device: str = "auto") -
         precision: ``"32"`` or ``"bf16"`` (mixed).
         processes: on this machine; on GPU one device each.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        tensorboard: the folder under which TensorBoard events are written, in ``tensorboard``.
 
     Raises:
-        BadInput: a device that is not there, or fewer than one process.
+        BadInput: a device that is not there, fewer than one process, or TensorBoard where it is not installed.
     """
     if device not in DEVICES:
         raise BadInput("device", got=repr(device), hint=nearest(device, DEVICES))
@@ -55,15 +77,26 @@ def launch(precision: str = "32", *, processes: int = 1, device: str = "auto") -
     elastic = torch.distributed.is_torchelastic_launched()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if elastic else processes
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // here if elastic else 1
-    with warnings.catch_warnings():
-        # Fabric's advice on settings that are not ours to change.
-        warnings.simplefilter("ignore")
+    with _silent():
         fabric = Fabric(
             accelerator="cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda",
             devices=here,
             num_nodes=nodes,
             strategy="ddp" if here * nodes > 1 else "auto",
+            loggers=_loggers(tensorboard),
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
         fabric.launch()
     return fabric
+
+
+def _loggers(folder: Path | None) -> list[Logger]:
+    if folder is None:
+        return []
+    from lightning_fabric.loggers import TensorBoardLogger
+
+    try:
+        return [TensorBoardLogger(folder, name="tensorboard", version="")]
+    except ModuleNotFoundError as error:
+        raise BadInput("--tensorboard", expected="TensorBoard", got="none",
+                       hint="install calipers[tensorboard]") from error  # fmt: skip

@@ -9,7 +9,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as changed_copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +25,20 @@ from calipers.runner.files import atomic_write
 from calipers.runner.settings import differences
 from calipers.threats import Threat
 from calipers.training.augment import crop_and_flip
-from calipers.training.checkpoint import State
+from calipers.training.checkpoint import CHECKPOINT, PREVIOUS, State
 from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
 from calipers.training.recipes import RECIPES, Batch
 from calipers.training.schedule import sudden_rise
+from calipers.training.start import ABOUT, WEIGHTS, about
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["ABOUT", "METRICS", "WEIGHTS", "Trained", "train"]
+__all__ = ["METRICS", "Trained", "train"]
 
-WEIGHTS, METRICS, ABOUT = "weights.safetensors", "metrics.parquet", "train.json"
+METRICS = "metrics.parquet"
 Row = dict[str, float | None]
 
 
@@ -64,7 +66,8 @@ def train(
     held_out: DataSet | None = None,
     out: Path | None = None,
     resume: bool = False,
-    about: dict[str, Any] | None = None,
+    replace: bool = False,
+    origin: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
     checkpoint_seconds: float = 300.0,
     progress: Callable[[float], None] = lambda examples: None,
@@ -84,7 +87,8 @@ def train(
         out: a folder for ``weights.safetensors`` (the last good ones), ``metrics.parquet``, ``train.json`` and the
             checkpoints; None keeps everything in memory.
         resume: go on with the training in ``out``; the plan must be the same, but for more epochs.
-        about: more for ``train.json``; what is resumed must have had the same.
+        replace: overwrite the training in ``out``.
+        origin: more for ``train.json``: architecture, data, initial weights; what is resumed must have had the same.
         fabric: device, precision and processes, see :func:`launch`; one process by default.
         checkpoint_seconds: write a checkpoint after every epoch, and whenever this much time has passed.
         progress: called with the number of examples just trained on.
@@ -105,12 +109,12 @@ def train(
     if held_out is not None:
         model.check(held_out.x[:1], held_out.y[:1])
     _check(model, data, plan)
-    about = {"plan": plan.settings(), "data_examples": len(data), **(about or {})}
+    settings = {"plan": plan.settings(), "examples": len(data), **(origin or {})}
     with _callers_generator(), warnings.catch_warnings():
         # Fabric warns of its own use of torch, and of processors it could use.
         warnings.filterwarnings("ignore", module="lightning_fabric")
         loop = _Loop(model, data, held_out, plan, out, fabric or launch(plan.precision), progress)
-        loop.open(about, resume)
+        loop.open(settings, resume, replace)
         loop.run(checkpoint_seconds, on_epoch)
     return Trained(loop.finished(), loop.state.rows, loop.state.stopped)
 
@@ -153,32 +157,35 @@ class _Loop:
             # Convolutions are fastest on CPU and GPU when the channels lie side by side.
             torch.nn.Module.to(self.images, memory_format=torch.channels_last)  # type: ignore[call-overload]
         module = model.module.to(fabric.device)
-        self.model = replace(model, module=module, device=fabric.device)
+        self.model = changed_copy(model, module=module, device=fabric.device)
         self.state = State(module, _optimizer(module, plan))
         self.x, self.y, self.index = (part.to(fabric.device) for part in (data.x.to(model.dtype), data.y, data.index))
         self.held_out = held_out
         self.net, self.optimizer = fabric.setup(module, self.state.optimizer)
 
-    def open(self, about: dict[str, Any], resume: bool) -> None:
-        """Take the folder: a new one, or one whose settings are the same but for more epochs."""
+    def open(self, settings: dict[str, Any], resume: bool, overwrite: bool) -> None:
+        """Take the folder: a new one, or one whose settings are the same but for more epochs.
+
+        All processes look before any of them writes, so that they agree.
+        """
         if self.out is None:
             return
-        file = self.out / ABOUT
+        if overwrite and self.fabric.is_global_zero:
+            for name in (ABOUT, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS):
+                (self.out / name).unlink(missing_ok=True)
+        self.fabric.barrier()
         if resume:
-            was = _known(file)
-            changed = differences(_without_epochs(was), _without_epochs(json.loads(json.dumps(about))))
+            was = about(self.out)
+            changed = differences(_lasting(was), _lasting(json.loads(json.dumps(settings))))
             if changed:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
-            if self.plan.anneal and was["plan"]["epochs"] != self.plan.epochs:
-                raise BadInput(f"--resume of {self.out}", expected=f"{was['plan']['epochs']} epochs, because the "
-                               "learning rate falls to 0 over them", got=self.plan.epochs)  # fmt: skip
             self.state.load(self.out)
-        elif file.exists() and self.fabric.is_global_zero:
+        elif (self.out / ABOUT).exists():
             raise BadInput(f"folder {self.out}", expected="a new one", got="a training",
                            hint="--resume goes on with it, --replace overwrites it")  # fmt: skip
         self.fabric.barrier()
         if self.fabric.is_global_zero:
-            atomic_write(file, json.dumps(about, indent=2) + "\n")
+            atomic_write(self.out / ABOUT, json.dumps(settings, indent=2) + "\n")
 
     def run(self, checkpoint_seconds: float, on_epoch: Callable[[Row], None]) -> None:
         """Epoch after epoch, until the last or until the loss rises suddenly."""
@@ -311,16 +318,9 @@ def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     )
 
 
-def _known(file: Path) -> dict[str, Any]:
-    """What an earlier training was asked for."""
-    try:
-        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise BadInput(f"--resume of {file.parent}", expected="a training that was begun there", got=error) from error
-    return told
-
-
-def _without_epochs(about: dict[str, Any]) -> dict[str, Any]:
-    """The settings that must not change: dotted names to values."""
-    flat = {name: value for name, value in about.items() if name != "plan"}
-    return flat | {f"plan.{name}": value for name, value in about["plan"].items() if name != "epochs"}
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed training must share; epochs may be added unless the learning rate depends on them."""
+    plan = settings["plan"]
+    epochs = {} if not plan["anneal"] else {"epochs": plan["epochs"]}
+    rest = {f"plan.{name}": value for name, value in plan.items() if name != "epochs"}
+    return {name: value for name, value in settings.items() if name != "plan"} | rest | epochs

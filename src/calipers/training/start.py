@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from calipers.errors import BadInput, nearest
 from calipers.models import ARCHITECTURES, Classifier
 from calipers.threats import Box
 
-__all__ = ["INITIALISATIONS", "earlier", "fresh"]
+__all__ = ["ABOUT", "INITIALISATIONS", "WEIGHTS", "about", "fresh", "initial", "trained_for"]
+
+# What a training leaves behind, and another one starts from.
+WEIGHTS, ABOUT = "weights.safetensors", "train.json"
 
 INITIALISATIONS = ("torch", "glorot")
 
@@ -70,29 +74,49 @@ def _glorot(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def earlier(init: Path, *, arch: str | None = None, shape: tuple[int, ...] | None = None,
-            box: Box | None = None) -> tuple[Classifier, dict[str, Any]]:  # fmt: skip
-    """The weights of an earlier training as a classifier, and its ``train.json`` (empty for a file of weights).
-
-    Arguments:
-        init: the folder of a training, or FILE.safetensors.
-        arch: the architecture; a folder knows its own.
-        shape, box: as for :func:`fresh`.
+def about(folder: Path) -> dict[str, Any]:
+    """The ``train.json`` of an earlier training.
 
     Raises:
-        BadInput: nothing there, or weights that do not fit the architecture, with the first tensor that differs.
+        BadInput: if the folder is not one of a training.
     """
-    from calipers.training.loop import ABOUT, WEIGHTS
+    try:
+        told: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BadInput(f"training in {folder}", expected=f"its {ABOUT}", got=error) from error
+    return told
 
-    about: dict[str, Any] = {}
-    file = init
-    if init.is_dir():
-        file = init / WEIGHTS
-        try:
-            about = json.loads((init / ABOUT).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise BadInput(f"--init {init}", expected="the folder of a training", got=error) from error
-    known = arch or about.get("arch")
+
+def trained_for(told: dict[str, Any]) -> float:
+    """The eps an earlier training ended with, from its :func:`about`; 0 for none, or one without an adversary.
+
+    Example:
+        >>> trained_for({})
+        0.0
+    """
+    plan = told.get("plan", {})
+    return 0.0 if plan.get("recipe", "standard") in ("standard", "noise") else float(plan["schedule"]["eps"])
+
+
+def initial(
+    init: Path | None, *, arch: str | None = None, seed: int = 0, shape: tuple[int, ...] | None = None,
+    box: Box | None = None,
+) -> Classifier:  # fmt: skip
+    """Fresh weights, or those that an earlier training kept.
+
+    Arguments:
+        init: the folder of a training, or FILE.safetensors with ``arch``; None for fresh weights.
+        arch: the architecture; a folder knows its own.
+        seed, shape, box: as for :func:`fresh`.
+
+    Raises:
+        BadInput: nothing there, or weights that do not fit the architecture, with the first tensors that differ.
+    """
+    told = about(init) if init is not None and init.is_dir() else {}
+    known = arch or told.get("arch")
     if known is None:
-        raise BadInput(f"--init {init}", expected="--arch, the network the weights belong to", got="none")
-    return models.load(str(file), arch=known, shape=shape, box=box), about
+        raise BadInput("--arch", expected="the network to train", got="none", hint=f"one of {', '.join(ARCHITECTURES)}")
+    if init is None:
+        return fresh(known, seed=seed, shape=shape, box=box)
+    file = init / WEIGHTS if init.is_dir() else init
+    return replace(models.load(str(file), arch=known, shape=shape, box=box), name=known)
