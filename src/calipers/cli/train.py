@@ -89,8 +89,8 @@ def train(
     init
         Start from these weights: the folder of an earlier training, or FILE.safetensors with --arch.
     schedule
-        constant; ramp (linearly over the first --ramp epochs); or iterative (--rise more an epoch, and a stop before the
-        loss rises suddenly). Ramp and iterative start from the eps of --init DIR, or from 0.
+        constant; ramp (linearly over the first --ramp epochs); or iterative (--rise more an epoch, and a stop before
+        the loss rises suddenly). Ramp and iterative start from the eps of --init DIR, or from 0.
     ramp
         Epochs of the ramp; half of all by default.
     rise
@@ -172,9 +172,7 @@ def train(
     examples_, test = _data(known, examples, test_examples)
     model = training.initial(init, arch=arch, seed=seed, shape=examples_.shape, box=examples_.box)
     model.check(examples_.x, examples_.y)
-    fabric = training.launch(
-        plan.precision, processes=nproc, device=device, tensorboard=out if tensorboard else None
-    )
+    fabric = training.launch(plan.precision, processes=nproc, device=device, tensorboard=out if tensorboard else None)
     silent = quiet or json or not fabric.is_global_zero
     told = {"arch": model.name, "data": known, "init": str(init) if init else None}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ class Architecture(NamedTuple):
 
 def _mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
-    for inward, outward in zip(widths, widths[1:], strict=False):
+    for inward, outward in pairwise(widths):
         layers += [nn.Linear(inward, outward), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -77,6 +78,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mnist-mlp": Architecture(partial(_mlp, 784, 256, 128, 10), (1, 28, 28)),
     "mnist-mlp-512": Architecture(partial(_mlp, 784, 512, 512, 10), (1, 28, 28)),
     "mnist-small": Architecture(_mnist_small, (1, 28, 28)),
+    "mnist-resnet18": Architecture(partial(resnet18, 1), (1, 28, 28)),
     "resnet18": Architecture(resnet18, (3, 32, 32)),
     "resnet50": Architecture(resnet50, (3, 32, 32)),
 }

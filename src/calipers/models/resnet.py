@@ -50,8 +50,8 @@ def _bottleneck(inward: int, width: int, stride: int) -> tuple[nn.Module, int]:
     return body, out
 
 
-def _resnet(bottleneck: bool, depths: tuple[int, ...]) -> nn.Sequential:
-    layers: list[nn.Module] = [*_conv(3, 64, 3), nn.ReLU()]
+def _resnet(bottleneck: bool, depths: tuple[int, ...], inward: int = 3) -> nn.Sequential:
+    layers: list[nn.Module] = [*_conv(inward, 64, 3), nn.ReLU()]
     channels = 64
     for stage, depth in enumerate(depths):
         for place in range(depth):
@@ -63,8 +63,8 @@ def _resnet(bottleneck: bool, depths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-def resnet18() -> nn.Sequential:
-    """ResNet-18 for CIFAR-10: 2-2-2-2 basic blocks, 11,173,962 parameters.
+def resnet18(channels: int = 3) -> nn.Sequential:
+    """ResNet-18 for CIFAR-10, or for images of other channels: 2-2-2-2 basic blocks, 11,173,962 parameters.
 
     Source: "Deep Residual Learning for Image Recognition" (He et al. 2016), with the stem of Section 4.2.
 
@@ -72,7 +72,7 @@ def resnet18() -> nn.Sequential:
         >>> sum(p.numel() for p in resnet18().parameters())
         11173962
     """
-    return _resnet(False, (2, 2, 2, 2))
+    return _resnet(False, (2, 2, 2, 2), channels)
 
 
 def resnet50() -> nn.Sequential:

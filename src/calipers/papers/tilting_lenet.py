@@ -22,6 +22,7 @@ from calipers.threats import norm, steepest
 from calipers.training import Plan, Schedule, Trained, fresh
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 __all__ = ["lenet"]
@@ -69,8 +70,8 @@ def lenet(scale: Scale, folder: Path | None = None) -> Result:
                     weight_decay=decay)  # fmt: skip
         nets[name] = _measured(studio.fit(name, plan, start=_untrained(studio.training)), test, instances)
     table = pd.concat([_curve(net.run).assign(weight_decay=_DECAYS[name]) for name, net in nets.items()])
-    return Result(table.reset_index(drop=True), (studio.told() + ".", *(_told(name, net, test) for name, net in nets.items())),
-                  lambda: _draw(nets))  # fmt: skip
+    findings = (f"{studio.told()}.", *(_told(name, net, test) for name, net in nets.items()))
+    return Result(table.reset_index(drop=True), findings, lambda: _draw(nets))
 
 
 def _untrained(training: DataSet) -> Classifier:
@@ -84,7 +85,7 @@ def _untrained(training: DataSet) -> Classifier:
 
 def _curve(run: Trained) -> pd.DataFrame:
     metrics = pd.DataFrame(run.metrics)
-    kept = ["epoch", "loss", *[name for name in metrics if name.startswith("rms/")]]
+    kept = ["epoch", "loss", *[name for name in map(str, metrics) if name.startswith("rms/")]]
     return metrics[kept].assign(test_error=100 * (1 - metrics["clean"]))
 
 
@@ -163,6 +164,6 @@ def _tiled(images: Tensor, columns: int) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def _show(axis: object, image: np.ndarray, title: str) -> None:
-    axis.imshow(image, cmap="gray", interpolation="nearest")  # type: ignore[attr-defined]
-    axis.set(title=title, xticks=[], yticks=[])  # type: ignore[attr-defined]
+def _show(axis: Axes, image: np.ndarray, title: str) -> None:
+    axis.imshow(image, cmap="gray", interpolation="nearest")
+    axis.set(title=title, xticks=[], yticks=[])

@@ -16,7 +16,7 @@ from calipers.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.loggers import Logger
+    from lightning_fabric.loggers.logger import Logger
 
 __all__ = ["DEVICES", "best_precision", "launch"]
 
@@ -93,7 +93,7 @@ def launch(
 def _loggers(folder: Path | None) -> list[Logger]:
     if folder is None:
         return []
-    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     try:
         return [TensorBoardLogger(folder, name="tensorboard", version="")]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from calipers.data import DataSet
 from calipers.errors import BadInput
-from calipers.models import Classifier, as_they_were
+from calipers.models import Classifier
 from calipers.runner.draws import Draws
 from calipers.runner.files import atomic_write
 from calipers.runner.settings import differences
@@ -155,7 +155,7 @@ class _Loop:
         self.images = model.module if any(isinstance(part, nn.Conv2d) for part in model.module.modules()) else None
         if self.images is not None:
             # Convolutions are fastest on CPU and GPU when the channels lie side by side.
-            torch.nn.Module.to(self.images, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.images.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         module = model.module.to(fabric.device)
         self.model = changed_copy(model, module=module, device=fabric.device)
         self.state = State(module, _optimizer(module, plan))
@@ -236,11 +236,12 @@ class _Loop:
         with self.fabric.autocast() if self.plan.precision != "32" else nullcontext():
             each = RECIPES[self.plan.recipe](Batch(self.net, self.model, x, y, index, eps, seed, self.plan.ascent))
         loss = each.mean() * share
-        value = float(fabric.all_reduce(loss.detach(), reduce_op="mean") if fabric.world_size > 1 else loss.detach())
+        value = float(torch.as_tensor(fabric.all_reduce(loss.detach(), reduce_op="mean")))
         if not math.isfinite(value):
             state.go_back()
+            kept = f"the weights of epoch {state.epoch} are kept; " if state.epoch else ""
             raise BadInput(f"loss at epoch {state.epoch + 1}, step {state.step + 1}", expected="a finite number",
-                           got=value, hint=f"the weights of epoch {state.epoch} are kept; try a smaller --lr")  # fmt: skip
+                           got=value, hint=f"{kept}try a smaller --lr")  # fmt: skip
         self.optimizer.zero_grad()
         fabric.backward(loss)
         self.optimizer.step()
@@ -254,8 +255,10 @@ class _Loop:
         state.rows.append(row)
         if plan.schedule.kind == "iterative" and sudden_rise(losses):
             last = plan.schedule(state.epoch - 1)
-            state.stopped = (f"the training loss rose suddenly from {losses[-2]:.3f} to {losses[-1]:.3f} at "
-                             f"eps = {row['eps']:g} (epoch {state.epoch + 1}); the weights of eps = {last:g} are kept")  # fmt: skip
+            state.stopped = (
+                f"the training loss rose suddenly from {losses[-2]:.3f} to {losses[-1]:.3f} at eps = {row['eps']:g} "
+                f"(epoch {state.epoch + 1}); the weights of eps = {last:g} are kept"
+            )
             state.go_back()
         state.remember()
         state.epoch, state.step, state.loss, state.seconds = state.epoch + 1, 0, 0.0, 0.0
@@ -304,8 +307,8 @@ class _Loop:
         """The trained classifier: the caller's module again, on the training's device, in eval mode."""
         self.module_mode(training=False)
         self.optimizer.zero_grad()
-        with as_they_were(self.state.module):
-            self.state.module.to(memory_format=torch.contiguous_format)
+        if self.images is not None:
+            self.images.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self.model
 
 

@@ -70,12 +70,14 @@ class Batch:
     seed: int
     ascent: Ascent
 
-    def climb(self, loss: str | Loss = "ce-raw", *, norm: Norm | None = None, random_start: bool = True,
-              start: Tensor | None = None, steps: int | None = None, step_size: float | None = None) -> Tensor:  # fmt: skip
+    def climb(
+        self, loss: str | Loss = "ce-raw", *, random_start: bool = True, start: Tensor | None = None,
+        steps: int | None = None, step_size: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """The batch after an ascent of ``loss`` in the ball, as :func:`calipers.attacks.climb`."""
         count, size = self.ascent.plan(self.eps)
         return climb(
-            self.model, self.x, self.y, Threat(norm or self.ascent.norm, self.eps),
+            self.model, self.x, self.y, Threat(self.ascent.norm, self.eps),
             steps=steps or count, step_size=step_size or size, loss=loss, random_start=random_start,
             raw=self.ascent.raw, start=start, seed=self.seed, index=self.index,
         )  # fmt: skip

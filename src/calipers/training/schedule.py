@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from calipers.errors import BadInput, nearest
@@ -94,7 +95,7 @@ def sudden_rise(losses: Sequence[float], *, least: float = 0.1, factor: float = 
         >>> sudden_rise([0.30, 0.31, 0.33, 0.34, 0.36]), sudden_rise([0.30, 0.31, 0.33, 0.34, 0.90])
         (False, True)
     """
-    changes = [after - before for before, after in zip(losses, losses[1:], strict=False)]
+    changes = [after - before for before, after in pairwise(losses)]
     if len(changes) < 3:
         return False
     usual = median(abs(change) for change in changes[:-1])
