@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
+from calipers.attacks.climb import climb
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
@@ -27,6 +28,7 @@ __all__ = [
     "affine_map",
     "apgd",
     "attack",
+    "climb",
     "column",
     "fgsm",
     "find_loss",
