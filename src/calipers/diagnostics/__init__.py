@@ -2,8 +2,10 @@
 
 from calipers.diagnostics.checks import run_checks
 from calipers.diagnostics.landscape import (
+    Perturb,
     Plane,
     agreement,
+    bulge,
     foreground,
     gini,
     interpolated,
@@ -16,8 +18,10 @@ from calipers.diagnostics.landscape import (
 from calipers.diagnostics.views import landscape_views
 
 __all__ = [
+    "Perturb",
     "Plane",
     "agreement",
+    "bulge",
     "foreground",
     "gini",
     "interpolated",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,8 +18,10 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 
 __all__ = [
+    "Perturb",
     "Plane",
     "agreement",
+    "bulge",
     "foreground",
     "gini",
     "interpolated",
@@ -252,6 +255,29 @@ def _range(loss: Tensor) -> float:
     if loss.shape[-1] < 3:
         raise BadInput("points along a line", expected="at least 3", got=loss.shape[-1])
     return float(loss.max() - loss.min())
+
+
+def bulge(values: Tensor) -> float:
+    """How far a curve rises above the largest convex curve below it, as a share of its range; a convex curve has 0.
+
+    Arguments:
+        values: the curve at evenly spaced points, shape (n,).
+
+    Example:
+        >>> bulge(torch.tensor([1.0, 0.25, 0.0])), bulge(torch.tensor([0.0, 1.0, 0.0]))
+        (0.0, 1.0)
+    """
+    y, span = values.double().tolist(), _range(values)
+    hull: list[int] = []
+    for at in range(len(y)):
+        # A corner on or above the chord from its predecessor to the new point is not on the lower hull.
+        while len(hull) > 1 and (y[hull[-1]] - y[hull[-2]]) * (at - hull[-2]) >= (y[at] - y[hull[-2]]) * (
+            hull[-1] - hull[-2]
+        ):
+            hull.pop()
+        hull.append(at)
+    below = np.interp(range(len(y)), hull, [y[at] for at in hull])
+    return float(np.max(np.array(y) - below)) / span if span else 0.0
 
 
 def gini(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from calipers.runner.draws import Draws
 
 __all__ = ["landscape_views", "shuffled"]
 
-_VIEWS, _FEWEST, _MOST = 3, 11, 41
+_VIEWS, _FEWEST, _MOST = 3, 13, 41
 # What the views may cost: this share of the forwards that the audit itself has spent.
 _SHARE = 0.05
 _TOWARD, _ASIDE = (-0.5, 1.5), (-1.0, 1.0)
@@ -33,7 +33,9 @@ def landscape_views(model: Classifier, run: Run, seed: int = 0) -> dict[str, np.
         run: its audit. The views cost at most a twentieth of its forwards.
         seed: of the random directions.
     """
-    points = min(_MOST, math.isqrt(int(_SHARE * run.summary.forwards) // _VIEWS) - 1) | 1
+    room = math.isqrt(max(int(_SHARE * run.summary.forwards) // _VIEWS - 1, 0))
+    # One more than a multiple of four: then example and witness lie on the grid.
+    points = (min(_MOST, room) - 1) // 4 * 4 + 1
     if not run.witnesses or not len(run.witnesses["index"]) or points < _FEWEST:
         return {}
     index = run.witnesses["index"]
