@@ -101,7 +101,7 @@ class Run:
         landscape: the loss around a few witnesses, or empty: ``index`` (L,), ``loss`` (L, n, n) with a row for every
             step along a random direction and a column for every step toward the witness, ``toward`` and ``aside`` (n,)
             those steps in units of the witness' distance, ``saliency`` (L, \*shape), and the numbers of
-            :mod:`calipers.diagnostics.landscape`, each (L,).
+            :mod:`calipers.diagnostics.shape`, each (L,).
     """
 
     folder: str

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calipers.diagnostics.landscape import foreground, gini, jump, plane, roughness, saliency
+from calipers.diagnostics.landscape import plane, saliency
+from calipers.diagnostics.shape import foreground, gini, jump, roughness
 from calipers.models import Classifier
 from calipers.records import Run
 from calipers.runner.draws import Draws

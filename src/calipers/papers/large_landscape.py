@@ -210,8 +210,8 @@ def figure5(scale: Scale, folder: Path | None = None) -> Result:
     )
     straight = 1 / (look.points - 1)
     findings = (
-        f"Medians over {look.examples} test examples, {look.points} x {look.points} points each: {told} (jump: the largest "
-        f"between neighbours; a straight slope's is {straight:.3f}, a cliff's 1).",
+        f"Medians over {look.examples} test examples, {look.points} x {look.points} points each: {told} (jump: the "
+        f"largest between neighbours; a straight slope's is {straight:.3f}, a cliff's 1).",
         f"{runs.told()}.",
     )
     return Result(table, findings, lambda: _draw_planes(first))
