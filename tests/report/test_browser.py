@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from calipers.report import write
+from calipers.report import write, write_comparison
 from tests.report.factory import CHECKS, make_run, with_landscape
 
 CHROMIUM = shutil.which("chromium")
@@ -163,6 +164,24 @@ def test_a_witness_grows_and_the_keys_leaf_through(browser: Browser, report: Pat
     expect(large).to_be_hidden()
     page.select_option("select[name=sort]", "far")
     assert page.locator(".exhibit .said span").first.text_content() == last
+    assert trouble == []
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_a_comparison_fits_and_speaks(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    lower = np.linspace(0.01, 0.1, 40)
+    names = {"name": EVIL, "sha256": "ab"}
+    runs = [make_run(lower * k, lower * 2 * k, classes=(EVIL, WORSE), data=names, checks=CHECKS) for k in (1, 1.2, 0.9)]
+    page, trouble = _open(browser, write_comparison(runs, tmp_path / "page.html"), width, scheme)
+    assert page.locator(".chart").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator("#bands").focus()
+    page.keyboard.press("End")
+    assert (page.locator("output[for=bands]").text_content() or "").startswith("radius ")
+    page.locator("#difference-A-B").focus()
+    page.keyboard.press("ArrowRight")
+    assert "upper A" in (page.locator("output[for=difference-A-B]").text_content() or "")
     assert trouble == []
     page.close()
 
