@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.engine import Ask, Method, NoGradient, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
 from calipers.attacks.pgd import fgsm, pgd
+from calipers.attacks.points import judge
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack, noise, refine
 
@@ -20,6 +21,7 @@ __all__ = [
     "AttackResult",
     "Loss",
     "Method",
+    "NoGradient",
     "Options",
     "Rows",
     "Seen",
@@ -31,6 +33,7 @@ __all__ = [
     "fgsm",
     "find_loss",
     "fmn",
+    "judge",
     "likely_targets",
     "linear",
     "margin",

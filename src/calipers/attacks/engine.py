@@ -23,7 +23,11 @@ from calipers.models import Classifier
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Threat, distance
 
-__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "likely_targets", "run"]
+__all__ = ["Ask", "Method", "NoGradient", "Options", "Rows", "Seen", "Steps", "clears", "column", "likely_targets", "run"]
+
+
+class NoGradient(BadInput):
+    """The model's outputs do not depend on its input in a way that autograd can follow."""
 
 
 class Options(TypedDict, total=False):
@@ -354,7 +358,7 @@ class _Loop:
         """Call the model again on every witness; one that does not fool it now, or is too far, is none."""
         found = (self.distance.isfinite() & (self.distance > 0)).nonzero()[:, 0]
         with torch.no_grad():
-            for some in found.split(batch_size):
+            for some in found.split(batch_size) if len(found) else ():
                 self.predicted[some] = self.ask.model(self.adversarial[some]).argmax(1)
         self.forwards[found] += 1
         failed = found[(self.predicted[found] == self.queue.y[found]) | (self.distance[found] > self.limit)]
@@ -366,7 +370,7 @@ class _Loop:
 def _gradient(value: Tensor, z: Tensor, model: Classifier) -> Tensor:
     """d value / d z, with respect to the input only."""
     if not value.requires_grad:
-        raise BadInput(
+        raise NoGradient(
             f"{model.name} has no gradient with respect to its input",
             hint="use an attack without gradients, or check for .detach() or NumPy in forward",
         )

@@ -19,11 +19,12 @@ __all__ = ["Inputs", "cache_folder", "open_inputs"]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A model and the examples it is audited on, which fit each other."""
+    """A model and the examples it is audited on, which fit each other; perhaps another model to transfer from."""
 
     model: Classifier
     data: data.DataSet
     size: int
+    other: Classifier | None = None
 
 
 def cache_folder() -> Path:

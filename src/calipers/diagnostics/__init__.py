@@ -1,5 +1,11 @@
-"""Can the numbers be trusted? Tests of the evaluation itself, each with evidence and a verdict."""
+"""Can the numbers be trusted? Tests of the evaluation itself, each with evidence and a verdict.
 
-from calipers.diagnostics.checks import run_checks
+``battery`` says what a check is; the checks stand in ``handover``, ``gradients``, ``limits`` and ``challenges``, and
+are asked in that order.
+"""
 
-__all__ = ["run_checks"]
+from calipers.diagnostics.battery import CHECKS, Depth, Evidence, ask, check
+from calipers.diagnostics import handover, gradients, limits, challenges  # isort: skip  # their order is the checks'
+from calipers.diagnostics.challenges import CHALLENGES
+
+__all__ = ["CHALLENGES", "CHECKS", "Depth", "Evidence", "ask", "challenges", "check", "gradients", "handover", "limits"]
