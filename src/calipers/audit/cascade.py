@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, NoGradient, Options, affine_map, judge, linear, noise, refine
+from calipers.attacks import AttackResult, NoGradient, Options, affine_map, judged, linear, noise, refine
 from calipers.audit.budget import Attack, Budget
 from calipers.certificates import CERTIFICATES, Certified, NotApplicable
 from calipers.errors import BadInput
@@ -142,7 +142,7 @@ def close_brackets(
                 return
             called, found = "noise", noise(aim, x[some], y[some], threat, steps=20, progress=tell, **options)
         if aim is not model:
-            found = judge(model, x[some], y[some], [found.adversarial], threat, batch_size=batch_size).after(found)
+            found = judged(found.adversarial, model, x[some], y[some], threat, **options).after(found)
         if threat.eps is not None or aim is not model:
             found = refine(found, model, x[some], y[some], Threat(threat.norm), **options)
         brackets.lower_upper(some, found, f"{name}{called}")

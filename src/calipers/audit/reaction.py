@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import nn
 
-from calipers.attacks import ATTACKS, noise
+from calipers.attacks import square
 from calipers.audit.budget import Attack, Budget, find_budget
 from calipers.audit.cascade import close_brackets
 from calipers.audit.inputs import Inputs
@@ -24,7 +24,6 @@ from calipers.records import Check, Reaction, Summary
 from calipers.runner import Part
 from calipers.threats import Threat
 
-square = ATTACKS.get('square', noise)  # TEMP
 __all__ = ["Plan", "SecondPass", "plan_for", "told"]
 
 # Failed checks that say that the attacks could not see where to go.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, column, judge, margin
+from calipers.attacks import AttackResult, Options, column, judged, margin
 from calipers.models import Classifier
 from calipers.threats import Box, Threat, norm, project, steepest
 
@@ -39,7 +39,7 @@ def from_substitute(model: Classifier, x: Tensor, *, ridge: float = 1e-2) -> Att
 
 
 def _across(
-    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, weight: Tensor, **options: Any
+    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, weight: Tensor, **options: Unpack[Options]
 ) -> AttackResult:
     """The steepest steps of length eps against each other class of an affine map (K, d)."""
     x, y = model.check(x, y)
@@ -48,7 +48,14 @@ def _across(
         for target in range(model.classes):
             yield _stepped(x, (weight[target] - weight[y]).view_as(x), threat, threat.ladder[-1], x, model.box)
 
-    return judge(model, x, y, points(), threat)
+    return _nearest(points(), model, x, y, threat, options)
+
+
+def _nearest(
+    points: Iterator[Tensor], model: Classifier, x: Tensor, y: Tensor, threat: Threat, options: Options
+) -> AttackResult:
+    """The nearest witness among proposals for every example."""
+    return reduce(AttackResult.better, (judged(z, model, x, y, threat, **options) for z in points))
 
 
 def _stepped(z: Tensor, grad: Tensor, threat: Threat, size: float, x: Tensor, box: Box) -> Tensor:
@@ -74,7 +81,7 @@ def from_other(other: Classifier, *, steps: int = 40) -> Attack:
 
 
 def _transferred(
-    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, other: Classifier, steps: int, **options: Any
+    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, other: Classifier, steps: int, **options: Unpack[Options]
 ) -> AttackResult:
     x, y = other.check(x, y)
     z, nobody = x, torch.full_like(y, -1)
@@ -84,7 +91,7 @@ def _transferred(
             logits = other(z)
             (grad,) = torch.autograd.grad(margin(logits, y, nobody, logits.detach()[:, 0]).sum(), z)
             z = _stepped(z.detach(), grad, threat, 2.5 * threat.ladder[-1] / steps, x, other.box)
-    return judge(model, x, y, [z], threat)
+    return judged(z, model, x, y, threat, **options)
 
 
 def toward_others(x: Tensor, y: Tensor, box: Box, *, neighbours: int = 3) -> Attack:
@@ -103,7 +110,7 @@ def toward_others(x: Tensor, y: Tensor, box: Box, *, neighbours: int = 3) -> Att
 
 def _toward(
     model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, crowd: Tensor, labels: Tensor, neighbours: int,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> AttackResult:  # fmt: skip
     x, y = model.check(x, y)
     crowd, labels, box = crowd.to(x), labels.to(y), model.box
@@ -118,4 +125,4 @@ def _toward(
             for target in (goal, (x + goal) / 2):
                 yield project(target, x, threat.ladder[-1], threat.norm, box)
 
-    return judge(model, x, y, points(), threat)
+    return _nearest(points(), model, x, y, threat, options)

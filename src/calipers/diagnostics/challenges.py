@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from calipers.attacks import AttackResult, Options, fgsm, pgd
+from calipers.attacks import AttackResult, Options, fgsm, noise, pgd, square, zoo
 from calipers.diagnostics.battery import TRIED, Depth, Evidence, Finding, check, verdict
 from calipers.diagnostics.candidates import Attack, from_other, from_substitute, toward_others
 from calipers.errors import BadInput
@@ -145,3 +145,36 @@ def targeted(e: Evidence) -> Attack | None:
 def raw_gradient(e: Evidence) -> Attack | None:
     """PGD with steps of 5·10⁴ times the gradient of the cross-entropy (Section 3.3)."""
     return partial(pgd, raw=True, step_size=5e4, loss="ce-raw", steps=200)
+
+
+@challenge(
+    "gradient-free-finds-no-more",
+    "Does a search without gradients break no more than the attacks?",
+    _MASKED,
+    depth="standard",
+)
+def gradient_free(e: Evidence) -> Attack | None:
+    """Square (Appendix C, 10, with the search that is stronger than ZOO)."""
+    return None if e.threat.norm == "l0" else partial(square, steps=1000 if e.depth == "thorough" else 100)
+
+
+@challenge(
+    "zoo-finds-no-more",
+    "Does the ascent along estimated derivatives break no more than the attacks?",
+    _MASKED,
+    depth="thorough",
+)
+def estimated(e: Evidence) -> Attack | None:
+    """ZOO (Appendix C, 10)."""
+    return partial(zoo, steps=20) if e.threat.norm in ("linf", "l2") else None
+
+
+@challenge(
+    "brute-force-finds-no-more",
+    "Do random corners of the ball break no more than the attacks?",
+    _MASKED,
+    depth="thorough",
+)
+def brute_force(e: Evidence) -> Attack | None:
+    """Every coordinate at ±eps by a fair coin (Appendix C, 8)."""
+    return partial(noise, steps=10_000, kind="bernoulli")
