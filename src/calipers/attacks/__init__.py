@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.engine import Ask, Method, NoGradient, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear

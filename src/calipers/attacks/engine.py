@@ -260,6 +260,7 @@ class _Loop:
         self.admitted, self.waiting = 0, queue.take(queue.row[:0])
         self.adversarial, self.predicted = queue.x.clone(), queue.y.clone()
         self.distance = torch.full((n,), math.inf, dtype=torch.float64, device=device)
+        self.lost = torch.zeros(n, dtype=torch.bool, device=device)
         self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros_like(self.forwards)
 
@@ -295,7 +296,7 @@ class _Loop:
         rows.scale = rows.clean.amax(1) - rows.clean.amin(1)
         self.predicted[rows.row] = rows.clean.argmax(1)
         right = self.predicted[rows.row] == rows.y
-        self.distance[rows.row[~right]] = 0.0
+        self.distance[rows.row[~right]], self.lost[rows.row[~right]] = 0.0, True
         self.progress(int((~right).sum()))
         rows = rows.take(right.nonzero()[:, 0])
         if len(rows):
@@ -364,7 +365,8 @@ class _Loop:
 
     def judge(self, batch_size: int) -> AttackResult:
         """Call the model again on every witness; one that does not fool it now, or is too far, is none."""
-        found = (self.distance.isfinite() & (self.distance > 0)).nonzero()[:, 0]
+        # A witness at distance 0 is one that the model was right about at first: it is judged like any other.
+        found = (self.distance.isfinite() & ~self.lost).nonzero()[:, 0]
         with torch.no_grad():
             for some in found.split(batch_size) if len(found) else ():
                 self.predicted[some] = self.ask.model(self.adversarial[some]).argmax(1)
