@@ -17,11 +17,11 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Threat, project, sample, steepest
 
-__all__ = ["fgsm", "pgd"]
+__all__ = ["PGD", "fgsm", "pgd"]
 
 
 @dataclass(frozen=True)
-class _PGD(Steps):
+class PGD(Steps):
     """z ← Π(z + step·v) with v the steepest step, or the gradient itself."""
 
     step_size: float | None = None
@@ -107,7 +107,7 @@ def pgd(
     if step_size is not None and threat.ladder and not raw and steps * step_size < threat.ladder[-1]:
         message = f"PGD cannot reach all of the ball: steps*step_size = {steps * step_size:g} < eps = {threat.eps}"
         warnings.warn(message, stacklevel=2)
-    method = _PGD(find_loss(loss), steps, targets, step_size=step_size, random_start=random_start, raw=raw)
+    method = PGD(find_loss(loss), steps, targets, step_size=step_size, random_start=random_start, raw=raw)
     return attack(method, model, x, y, threat, **options)
 
 
@@ -119,4 +119,4 @@ def fgsm(
     Source: "Explaining and Harnessing Adversarial Examples" (Goodfellow, Shlens & Szegedy 2015), Section 4. Arguments
     and options are those of :func:`pgd`.
     """
-    return attack(_PGD(find_loss(loss), 1, random_start=False, warm=False), model, x, y, threat, **options)
+    return attack(PGD(find_loss(loss), 1, random_start=False, warm=False), model, x, y, threat, **options)

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from calipers.cli.outcome import tell_run
 from calipers.cli.terminal import bytes_progress, complain, progress, say, say_json, warnings_in_a_line
+from calipers.cli.train import train
 from calipers.cli.wording import complaint, whole_number
 from calipers.errors import BadInput
 
@@ -48,6 +49,7 @@ data_app = App(name="data", help="List, fetch and verify the data sets.")
 papers_app = App(name="papers", help="List and reproduce the figures and tables of the source papers.")
 app.command(data_app)
 app.command(papers_app)
+app.command(train)
 
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -351,7 +353,7 @@ def run(arguments: list[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        complain("stopped; what was finished stays, and audit --resume goes on from there")
+        complain("stopped; what was finished stays, and --resume goes on from there")
         return 130
     except OSError as error:
         complain(f"{error.filename or 'system'}: {error.strerror or error}")

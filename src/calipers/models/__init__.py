@@ -1,5 +1,6 @@
 """What is attacked: classifiers, how they are made and loaded, and references whose truth is known."""
 
+from calipers.models.architectures import ARCHITECTURES, Architecture
 from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were, left_in_train_mode
 from calipers.models.digest import digest
 from calipers.models.factory import made_by, plugins
@@ -8,7 +9,7 @@ from calipers.models.loading import load
 from calipers.models.reference import Reference, references
 from calipers.models.sklearn import from_sklearn
 from calipers.models.surrogates import Alone, Expected, StraightThrough
-from calipers.models.zoo import ARCHITECTURES, TRAINED, Architecture, Recipe, trained
+from calipers.models.zoo import TRAINED, Recipe, trained
 
 __all__ = [
     "ARCHITECTURES",

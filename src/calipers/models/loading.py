@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from calipers.errors import BadInput, nearest
+from calipers.models.architectures import ARCHITECTURES
 from calipers.models.classifier import Classifier
 from calipers.models.factory import is_factory, made_by, plugins
 from calipers.models.files import READERS, read
 from calipers.models.sklearn import from_sklearn
-from calipers.models.zoo import ARCHITECTURES, TRAINED, trained
+from calipers.models.zoo import TRAINED, trained
 from calipers.threats import Box
 
 __all__ = ["load"]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from calipers.errors import BadInput, nearest
 from calipers.runner import atomic_write
@@ -57,7 +57,8 @@ class Figure:
         name: ``"paper.figure"``.
         paper: title, authors, year.
         claim: what the paper says it shows.
-        reproduce: scale to result.
+        reproduce: scale to result; a figure that trains takes a folder as well.
+        trains: whether it trains networks that are worth keeping: a run that was killed goes on with them.
 
     Example:
         >>> figures()["pointwise.figure3"].claim
@@ -67,13 +68,18 @@ class Figure:
     name: str
     paper: str
     claim: str
-    reproduce: Callable[[Scale], Result]
+    reproduce: Callable[..., Result]
+    trains: bool = False
 
 
-def figure(name: str, *, paper: str, claim: str) -> Callable[[Callable[[Scale], Result]], Callable[[Scale], Result]]:
+Reproduction = TypeVar("Reproduction", bound=Callable[..., Result])
+
+
+def figure(name: str, *, paper: str, claim: str, trains: bool = False) -> Callable[[Reproduction], Reproduction]:
     """Register a function ``scale -> Result`` as the reproduction of one figure.
 
-    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size.
+    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size. A figure that ``trains`` is
+    called with the folder ``OUT/trained/SCALE`` as well, which figures share.
 
     Raises:
         BadInput: if the name is taken by another function.
@@ -85,14 +91,14 @@ def figure(name: str, *, paper: str, claim: str) -> Callable[[Callable[[Scale], 
         >>> _ = _FIGURES.pop("example.figure1")
     """
 
-    def register(function: Callable[[Scale], Result]) -> Callable[[Scale], Result]:
+    def register(function: Reproduction) -> Reproduction:
         known = _FIGURES.get(name)
         if known and (known.reproduce.__module__, known.reproduce.__qualname__) != (
             function.__module__,
             function.__qualname__,
         ):
             raise BadInput("figure", expected="a new name", got=repr(name))
-        _FIGURES[name] = Figure(name, paper, claim, function)
+        _FIGURES[name] = Figure(name, paper, claim, function, trains)
         return function
 
     return register
@@ -137,7 +143,7 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
     if scale not in get_args(Scale):
         raise BadInput("scale", got=repr(scale), hint=nearest(str(scale), get_args(Scale)))
     chosen, start = known[name], time.perf_counter()
-    result = chosen.reproduce(scale)
+    result = chosen.reproduce(scale, Path(out) / "trained" / scale) if chosen.trains else chosen.reproduce(scale)
     picture = _svg(name, result.plot) if result.plot else None
     more = {file: make() for file, make in result.files.items()}
     about = {
