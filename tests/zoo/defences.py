@@ -18,7 +18,7 @@ from calipers.models import ARCHITECTURES, Classifier
 
 __all__ = ["ZOO", "Defence", "inputs_of"]
 
-EXAMPLES = 100
+EXAMPLES = 60
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def jpeg_coded() -> nn.Module:
 
 
 def noisy() -> nn.Module:
-    return Wrapped(net(), before=lambda x: x + 0.05 * torch.randn_like(x))
+    return Wrapped(net(), before=lambda x: x + 0.03 * torch.randn_like(x))
 
 
 def per_batch() -> nn.Module:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
-<<<<<<< HEAD
+from calipers.attacks.climb import climb
 from calipers.attacks.engine import Ask, Method, NoGradient, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.estimated import nes, spsa, zoo
-=======
-from calipers.attacks.climb import climb
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
->>>>>>> de28d33
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin

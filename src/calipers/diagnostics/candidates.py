@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, Options, column, judged, margin
+from calipers.attacks import AttackResult, Options, climb, column, judged
 from calipers.models import Classifier
 from calipers.threats import Box, Threat, norm, project, steepest
 
@@ -46,7 +46,7 @@ def _across(
 
     def points() -> Iterator[Tensor]:
         for target in range(model.classes):
-            yield _stepped(x, (weight[target] - weight[y]).view_as(x), threat, threat.ladder[-1], x, model.box)
+            yield _stepped(x, (weight[target] - weight[y]).view_as(x), threat, model.box)
 
     return _nearest(points(), model, x, y, threat, options)
 
@@ -58,13 +58,13 @@ def _nearest(
     return reduce(AttackResult.better, (judged(z, model, x, y, threat, **options) for z in points))
 
 
-def _stepped(z: Tensor, grad: Tensor, threat: Threat, size: float, x: Tensor, box: Box) -> Tensor:
-    """One steepest step inside the ball of the largest eps and the box; in L0 it goes to the side of the box."""
-    lo, hi = box.sides(z)
-    room, eps = torch.where(grad > 0, hi - z, z - lo), threat.ladder[-1]
+def _stepped(x: Tensor, grad: Tensor, threat: Threat, box: Box) -> Tensor:
+    """The steepest step of length eps inside the box; in L0 it goes to the side of the box."""
+    lo, hi = box.sides(x)
+    room, eps = torch.where(grad > 0, hi - x, x - lo), threat.ladder[-1]
     count = int(eps) if threat.norm == "l0" else max(x[0].numel() // 100, 1)
-    length = column(box.scale(x), x) if threat.norm == "l0" else size
-    return project(z + length * steepest(grad, threat.norm, room, count), x, eps, threat.norm, box)
+    length = column(box.scale(x), x) if threat.norm == "l0" else eps
+    return project(x + length * steepest(grad, threat.norm, room, count), x, eps, threat.norm, box)
 
 
 def from_other(other: Classifier, *, steps: int = 40) -> Attack:
@@ -84,13 +84,8 @@ def _transferred(
     model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, other: Classifier, steps: int, **options: Unpack[Options]
 ) -> AttackResult:
     x, y = other.check(x, y)
-    z, nobody = x, torch.full_like(y, -1)
-    with other.frozen(), torch.enable_grad():
-        for _ in range(steps):
-            z = z.detach().requires_grad_()
-            logits = other(z)
-            (grad,) = torch.autograd.grad(margin(logits, y, nobody, logits.detach()[:, 0]).sum(), z)
-            z = _stepped(z.detach(), grad, threat, 2.5 * threat.ladder[-1] / steps, x, other.box)
+    at = Threat(threat.norm, threat.ladder[-1])
+    z = climb(other, x, y, at, steps=steps, loss="margin", seed=options.get("seed", 0), index=options.get("index"))
     return judged(z, model, x, y, threat, **options)
 
 

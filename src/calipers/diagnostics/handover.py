@@ -43,8 +43,9 @@ def train_mode(e: Evidence) -> Finding:
     "The audit attacked what the model answers on average, and so must every evaluation: state the expectation.",
 )
 def deterministic(e: Evidence) -> Finding:
-    """Two calls on the same inputs."""
-    return verdict(not e.is_random), f"two calls on the same {len(e.some)} inputs differ by {e.repeat:.3g} at most"
+    """Ten calls on the same inputs."""
+    words = f"ten calls on the same {len(e.some[:16])} inputs differ by {e.repeat:.3g} at most"
+    return verdict(not e.is_random), words
 
 
 @check(

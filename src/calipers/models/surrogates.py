@@ -289,5 +289,10 @@ class Alone(nn.Module):
         self.training = module.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (N, K), one call an input."""
-        return torch.cat([self.module(one) for one in x.split(1)])
+        """Scores (N, K): one call an input, all at once where torch can."""
+        try:
+            answers: Tensor = torch.func.vmap(lambda one: self.module(one[None])[0], randomness="different")(x)
+        except (RuntimeError, ValueError):
+            # A branch on a value, or a step that torch cannot batch.
+            answers = torch.cat([self.module(one) for one in x.split(1)])
+        return answers
