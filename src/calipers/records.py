@@ -33,6 +33,7 @@ class RunSettings(_Record):
     model_sha256: str
     data_sha256: str
     calipers: str
+    other_sha256: str = ""
 
 
 class Check(_Record):

@@ -98,7 +98,7 @@ def jpeg_coded() -> nn.Module:
 
 
 def noisy() -> nn.Module:
-    return Wrapped(net(), before=lambda x: x + 0.03 * torch.randn_like(x))
+    return Wrapped(net(), before=lambda x: x + 0.05 * torch.randn_like(x))
 
 
 def per_batch() -> nn.Module:
@@ -242,10 +242,8 @@ ZOO: dict[str, Defence] = {
     "4-bit quantisation": Defence(quantised, 0.125, "forward-can-be-differentiated"),
     "JPEG, quality 75": Defence(jpeg_coded, 0.25, "forward-can-be-differentiated"),
     "random resize and pad": Defence(resized, 0.25, "model-is-deterministic", placed),
-    "additive noise": Defence(noisy, 0.125, "model-is-deterministic"),
-    "saturated sigmoids": Defence(
-        lambda: saturated_pair()[1], 0.2, "gradients-are-there", lambda: saturated_pair()[0]
-    ),
+    "additive noise": Defence(noisy, 0.25, "model-is-deterministic"),
+    "saturated sigmoids": Defence(lambda: saturated_pair()[1], 0.2, "gradients-are-there", lambda: saturated_pair()[0]),
     "hidden detector": Defence(detecting, 0.125, "forward-can-be-differentiated"),
     "watches for gradients": Defence(watching, 0.125, "gradients-go-unnoticed"),
     "logits moved per batch": Defence(per_batch, 0.125, "batch-mates-do-not-matter"),

@@ -187,6 +187,7 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
         model_sha256=models.digest(inputs.model),
         data_sha256=data.digest(inputs.data),
         calipers=version("calipers"),
+        other_sha256=models.digest(inputs.other) if inputs.other else "",
     )
 
 

@@ -134,13 +134,14 @@ def close_brackets(
 
     def attack(called: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
         options: Options = {"seed": seed, "batch_size": batch_size, "index": brackets.index[some]}
+        telling: Options = {**options, "progress": tell}
         try:
-            found = method(aim, x[some], y[some], threat, progress=tell, **options)
+            found = method(aim, x[some], y[some], threat, **telling)
         except NoGradient as refusal:
             brackets.refused[f"{name}{called}"] = str(refusal)
             if threat.eps is not None:
                 return
-            called, found = "noise", noise(aim, x[some], y[some], threat, steps=20, progress=tell, **options)
+            called, found = "noise", noise(aim, x[some], y[some], threat, steps=20, **telling)
         if aim is not model:
             found = judged(found.adversarial, model, x[some], y[some], threat, **options).after(found)
         if threat.eps is not None or aim is not model:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,13 +30,13 @@ def part_of(brackets: Brackets, x: Tensor) -> Part:
 
 def brackets_of(part: Part, x: Tensor) -> Brackets:
     """The brackets that a part was made of, to go on with."""
-    table = {name: np.array(column) for name, column in part.table.items()}
-    names = {name: table.pop(name).astype(object) for name in ("certificate", "attack")}
-    columns = {name: torch.from_numpy(column) for name, column in table.items()}
+    columns: dict[str, Any] = {
+        name: column.astype(object) if name in ("certificate", "attack") else torch.from_numpy(np.array(column))
+        for name, column in part.table.items()
+    }
     adversarial, fooled = x.cpu().clone(), columns["predicted"].clone()
     place = {int(index): row for row, index in enumerate(columns["index"])}
     found = torch.tensor([place[int(index)] for index in part.arrays["index"]], dtype=torch.int64)
     adversarial[found] = torch.from_numpy(np.array(part.arrays["adversarial"])).to(adversarial.dtype)
     fooled[found] = torch.from_numpy(np.array(part.arrays["predicted"]))
-    refused = dict(part.notes["refused"])
-    return Brackets(**columns, **names, adversarial=adversarial, fooled=fooled, refused=refused)
+    return Brackets(**columns, adversarial=adversarial, fooled=fooled, refused=dict(part.notes["refused"]))

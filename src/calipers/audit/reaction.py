@@ -44,7 +44,8 @@ class Plan:
 
     Arguments:
         causes: the failed checks that ask for it.
-        blind: go past what stops gradients, and search without them.
+        blind: the gradients did not show the way; search without them.
+        bridged: and go past what stops them, which needs a forward pass that can be followed.
         random: attack and judge the expectation.
         mixed: ask about every input alone.
         challengers: attacks that found more than the audit, to be run on everything.
@@ -52,6 +53,7 @@ class Plan:
 
     causes: tuple[str, ...]
     blind: bool
+    bridged: bool
     random: bool
     mixed: bool
     challengers: dict[str, Attack]
@@ -59,7 +61,7 @@ class Plan:
     @property
     def name(self) -> str:
         """What attacks of the second pass are called before the slash."""
-        words = (("alone", self.mixed), ("eot", self.random), ("bpda", self.blind))
+        words = (("alone", self.mixed), ("eot", self.random), ("bpda", self.bridged))
         return "+".join(word for word, here in words if here) or "again"
 
     def judge(self, model: Classifier, seed: int) -> Classifier:
@@ -68,7 +70,7 @@ class Plan:
 
     def aim(self, model: Classifier, seed: int) -> Classifier:
         """What is attacked in its place."""
-        return self._standing_in(model, StraightThrough(model.module) if self.blind else model.module, _DRAWS, seed)
+        return self._standing_in(model, StraightThrough(model.module) if self.bridged else model.module, _DRAWS, seed)
 
     def _standing_in(self, model: Classifier, module: nn.Module, draws: int, seed: int) -> Classifier:
         module = Alone(module) if self.mixed else module
@@ -88,7 +90,7 @@ class Plan:
         words = {
             "asked the model about every input alone": self.mixed,
             f"attacked the mean answer of {_DRAWS} draws and judged by that of {_JUDGES} others": self.random,
-            "took gradients past the steps that have none and from the scores before a softmax": self.blind,
+            "took gradients past the steps that have none and from the scores before a softmax": self.bridged,
             f"ran on everything: {', '.join(self.challengers)}": bool(self.challengers),
             f"searched without gradients ({QUERIES[budget]} queries of Square)": True,
         }
@@ -101,11 +103,12 @@ def plan_for(checks: Sequence[Check], evidence: Evidence) -> Plan | None:
     made = {name: CHALLENGES[name](evidence) for name in failed if name in CHALLENGES}
     challengers = {name: attack for name, attack in made.items() if attack is not None}
     random, mixed = "model-is-deterministic" in failed, "batch-mates-do-not-matter" in failed
-    causes = tuple(name for name in failed if name in BLIND or name in challengers)
-    if not (causes or random or mixed):
+    causes = {*BLIND, *challengers, "model-is-deterministic", "batch-mates-do-not-matter"}
+    whole = tuple(name for name in failed if name in causes)
+    if not whole:
         return None
-    whole = tuple(n for n in failed if n in causes or n in ("model-is-deterministic", "batch-mates-do-not-matter"))
-    return Plan(whole, bool(causes), random, mixed, challengers)
+    blind = bool(challengers) or not BLIND.isdisjoint(failed)
+    return Plan(whole, blind, blind and evidence.bridges is not None, random, mixed, challengers)
 
 
 @dataclass(eq=False)

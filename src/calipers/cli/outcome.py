@@ -25,6 +25,8 @@ def tell_run(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float 
         for check in run.checks:
             if not check.passed:
                 say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        if run.summary.reaction:
+            say(f"the audit attacked once more: {report.second_pass(run.summary.reaction)}")
         if not run.examples["certificate"].astype(bool).any():
             say(f"nothing is certified: {_refusals(run)}")
         say(f"report: {page}")

@@ -5,6 +5,7 @@ are asked in that order.
 """
 
 from calipers.diagnostics.battery import CHECKS, Depth, Evidence, ask, check
+
 from calipers.diagnostics import handover, gradients, limits, challenges  # isort: skip  # their order is the checks'
 from calipers.diagnostics.candidates import from_other, from_substitute, toward_others
 from calipers.diagnostics.challenges import CHALLENGES

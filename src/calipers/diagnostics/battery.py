@@ -1,7 +1,8 @@
-"""The battery: what a check is, what it may look at, and how all are asked. The checks themselves are its neighbours."""
+"""The battery: what a check is, what it may look at, and how all are asked. The checks are in the files beside it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from calipers.attacks import find_loss
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, StraightThrough
 from calipers.records import Check, Verdict, status
 from calipers.threats import Threat
 
@@ -118,6 +119,17 @@ class Evidence:
             values = {name: find_loss(name)(logits, y, nobody, spread).sum() for name in ("margin", "dlr", "ce-raw")}
             grads = {n: torch.autograd.grad(v, z, retain_graph=True, allow_unused=True)[0] for n, v in values.items()}
         return {name: torch.zeros_like(z) if grad is None else grad for name, grad in grads.items()}
+
+    @cached_property
+    def bridges(self) -> Counter[str] | None:
+        """The steps that a straight-through pass has to bridge, and how often; None if the pass cannot be followed."""
+        bridged = StraightThrough(self.model.module)
+        try:
+            with self.model.frozen(), torch.enable_grad():
+                bridged(self.some[:4].detach().clone().requires_grad_())
+        except (RuntimeError, ValueError, TypeError):
+            return None
+        return +bridged.met
 
     def still_open(self) -> tuple[float, Tensor]:
         """The asked radius at which most examples are open, and which are, as positions."""

@@ -81,8 +81,9 @@ def from_other(other: Classifier, *, steps: int = 40) -> Attack:
 
 
 def _transferred(
-    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, other: Classifier, steps: int, **options: Unpack[Options]
-) -> AttackResult:
+    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, other: Classifier, steps: int,
+    **options: Unpack[Options],
+) -> AttackResult:  # fmt: skip
     x, y = other.check(x, y)
     at = Threat(threat.norm, threat.ladder[-1])
     z = climb(other, x, y, at, steps=steps, loss="margin", seed=options.get("seed", 0), index=options.get("index"))

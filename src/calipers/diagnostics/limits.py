@@ -1,4 +1,4 @@
-"""Checks against what must be true of any classifier: noise is weak, everything can be broken, no claim is impossible."""
+"""Checks against what is true of any classifier: noise is weak, everything can be broken, some claims cannot be."""
 
 from __future__ import annotations
 
@@ -81,19 +81,19 @@ def possible(e: Evidence) -> Finding:
     """Two inputs of different classes at most 2·eps apart cannot both be robust, whatever the classifier."""
     if not e.threat.ladder or e.threat.norm == "l0":
         return "not applicable", "no radius was asked for" if not e.threat.ladder else "L0 balls have other midpoints"
-    upper, words, fine = e.rows["upper"].to_numpy()[: e.sample], [], True
+    upper, words, fine = e.rows["upper"].to_numpy()[: e.sample], "", True
     for eps in e.threat.ladder:
         most = _ceiling(e.some, e.y[: e.sample], e.threat, eps, e)
         held = int((upper > eps).sum())
         fine &= held <= most
-        words.append(f"at eps {eps:g} {held} of {len(upper)} are not broken, and no classifier can hold more than {most}")
-    return verdict(fine), words[-1]
+        words = f"at eps {eps:g} {held} of {len(upper)} are not broken, and no classifier can hold more than {most}"
+    return verdict(fine), words
 
 
 def _ceiling(x: Tensor, y: Tensor, threat: Threat, eps: float, e: Evidence) -> int:
     """How many inputs any classifier can hold at eps, at most: by pairs that conflict, and by the middle of the box."""
-    # The witness of a conflict is the midpoint; it lies in the box, and half the distance is rounded up.
-    pairs = torch.stack([distance(x, one.expand_as(x), threat.norm) for one in x]) <= 2 * eps * (1 - 1e-6)
+    # The witness of a conflict is the midpoint, which lies in the box. In real arithmetic: distances are rounded up.
+    pairs = torch.stack([distance(x, one.expand_as(x), threat.norm) for one in x]) <= 2 * eps * (1 + 1e-12)
     conflict = (pairs & (y[:, None] != y)).cpu().numpy()
     # Half a maximum matching of the double cover is the least fractional vertex cover: so many must fall.
     matched = int((maximum_bipartite_matching(csr_array(conflict)) >= 0).sum())
@@ -102,7 +102,7 @@ def _ceiling(x: Tensor, y: Tensor, threat: Threat, eps: float, e: Evidence) -> i
     if not e.model.box.bounded:
         return by_pairs
     middle = ((lo + hi) / 2).expand_as(x)
-    share = distance(x, middle, threat.norm) <= eps * (1 - 1e-6)
+    share = distance(x, middle, threat.norm) <= eps * (1 + 1e-12)
     counts = torch.bincount(y[share])
     by_middle = len(x) - int(share.sum()) + (int(counts.max()) if len(counts) else 0)
     return min(by_pairs, by_middle)

@@ -24,7 +24,8 @@ _ROUNDS = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside",
 _COMPARES = {"gt": 1.0, "ge": 1.0, "__gt__": 1.0, "__ge__": 1.0, "lt": -1.0, "le": -1.0, "__lt__": -1.0, "__le__": -1.0}
 _CONVERTS = {"to", "type", "type_as", "float", "double", "half", "int", "long", "short", "byte", "bool", "char"}
 _LEAVES = {"numpy", "__array__", "tolist"}
-_ASKS_GRADIENT, _DATA = torch.Tensor.requires_grad.__get__, torch.Tensor.data.__get__
+_ASKS_GRADIENT = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class _Identity(torch.autograd.Function):
@@ -46,7 +47,7 @@ def _joined(source: Tensor, value: Tensor, slope: Tensor | float = 1.0) -> Tenso
     """``value``, which hears of ``source`` in the backward pass alone."""
     with torch.enable_grad():
         steep = torch.as_tensor(slope, dtype=source.dtype, device=source.device)
-        joined: Tensor = _Identity.apply(source.expand_as(value), value, steep)
+        joined: Tensor = _Identity.apply(source.expand_as(value), value, steep)  # type: ignore[no-untyped-call]
     return joined
 
 

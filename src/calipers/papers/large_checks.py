@@ -121,8 +121,8 @@ def checked(subject: Subject, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFram
 @figure(
     "large_perturbations.appendix_c",
     paper=PAPER,
-    claim="Twelve sanity checks find nothing wrong with the networks extended from 0.3 to 0.4 and to 0.5; smaller steps "
-    "(0.01) and the raw gradient leave 0.4 at about 90 %, but bring 0.5 from 80 % to 30 % and to 14-20 %.",
+    claim="Twelve sanity checks find nothing wrong with the networks extended from 0.3 to 0.4 and to 0.5; smaller "
+    "steps (0.01) and the raw gradient leave 0.4 at about 90 %, but bring 0.5 from 80 % to 30 % and to 14-20 %.",
     trains=True,
 )
 def appendix_c(scale: Scale, folder: Path | None = None) -> Result:

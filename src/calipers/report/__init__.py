@@ -2,5 +2,6 @@
 
 from calipers.report.page import render, write
 from calipers.report.text import side_by_side, table
+from calipers.report.words import second_pass
 
-__all__ = ["render", "side_by_side", "table", "write"]
+__all__ = ["render", "second_pass", "side_by_side", "table", "write"]
