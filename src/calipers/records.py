@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Check", "Radius", "Run", "RunSettings", "Summary", "ThreatSummary", "status"]
+__all__ = ["Check", "Radius", "Reaction", "Run", "RunSettings", "Summary", "ThreatSummary", "status"]
 
 Verdict = Literal["passed", "failed", "not applicable"]
 Status = Literal["certified", "attacked", "open"]
@@ -33,6 +33,7 @@ class RunSettings(_Record):
     model_sha256: str
     data_sha256: str
     calipers: str
+    other_sha256: str = ""
 
 
 class Check(_Record):
@@ -71,8 +72,20 @@ class ThreatSummary(_Record):
     radius: Radius
 
 
+class Reaction(_Record):
+    """What the audit did when checks failed, and what it changed: ``not_broken`` at every eps before and after."""
+
+    causes: tuple[str, ...]
+    actions: tuple[str, ...]
+    eps: tuple[float, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    upper_median_before: float | None
+    upper_median_after: float | None
+
+
 class Summary(_Record):
-    """The content of summary.json, schema 1."""
+    """The content of summary.json, schema 1; ``reaction`` is null where no failed check asked for one."""
 
     schema_: int = Field(default=1, alias="schema")
     examples: int
@@ -83,6 +96,7 @@ class Summary(_Record):
     threats: tuple[ThreatSummary, ...]
     checks: tuple[dict[str, str | bool], ...]
     trusted: bool
+    reaction: Reaction | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from calipers.attacks import AttackResult, apgd, fgsm, fmn, linear, noise, pgd
+from calipers.attacks import AttackResult, apgd, fgsm, fmn, linear, nes, noise, pgd, spsa, square, zoo
 from calipers.models import Classifier
 from calipers.threats import NORMS, Norm
 
@@ -29,6 +29,7 @@ class Contract:
             distance; None promises nothing.
         many: the same for three classes and more, where the nearest class must be found first.
         affine_only: it refuses other models.
+        blind: a random search, which promises nothing where every coordinate must move the right way at once.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Contract:
     tight: float | None = None
     many: float | None = None
     affine_only: bool = False
+    blind: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -58,7 +60,12 @@ CONTRACTS = (
     ),
     Contract("fmn", partial(fmn, steps=100), NORMS, minimal=True, tight=1e-5, many=0.2),
     Contract("linear", linear, NORMS, minimal=True, tight=1e-9, many=1e-9, affine_only=True),
-    Contract("noise", partial(noise, steps=20), NORMS, tight=None),
+    Contract("noise", partial(noise, steps=20), NORMS, blind=True),
+    Contract("noise-bernoulli", partial(noise, steps=20, kind="bernoulli"), NORMS, blind=True),
+    Contract("square", partial(square, steps=20), blind=True),
+    Contract("spsa", partial(spsa, steps=3, samples=4), ("linf", "l2")),
+    Contract("nes", partial(nes, steps=3, samples=4), ("linf", "l2")),
+    Contract("zoo", partial(zoo, steps=4, coordinates=3), ("linf", "l2")),
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from calipers.errors import BadInput
-from calipers.records import Run
+from calipers.records import Reaction, Run
 from calipers.report import render, write
 from calipers.report.charts import ROWS, SIDE, band_chart, bracket_chart, histogram_chart
 from calipers.report.confusion import confusions
@@ -235,6 +236,22 @@ def test_missing_cells_are_words_and_not_nan() -> None:
     page = render(run)
     assert "none (4)" in page
     assert "nan" not in json.dumps(_charts(page)).lower()
+
+
+def test_what_the_audit_did_when_checks_failed_stands_there_before_and_after() -> None:
+    run = make_run(checks=CHECKS)
+    done = Reaction(causes=("random-noise-is-weaker",), actions=("searched without gradients", EVIL), eps=(0.05, 0.1),
+                    before=(0.9, 0.8), after=(0.35, 0.1), upper_median_before=0.5, upper_median_after=0.2)  # fmt: skip
+    for reaction, said in (
+        (done, "0.05 90.0 % 35.0 % 0.1 80.0 % 10.0 %"),
+        (done.model_copy(update={"eps": (), "before": (), "after": ()}), "median witness 0.5 0.2"),
+    ):
+        summary = run.summary.model_copy(update={"reaction": reaction})
+        page = render(replace(run, summary=summary))
+        assert said in Page(page).words
+        assert "searched without gradients; <script>" in Page(page).words
+        assert "<script>alert" not in page
+    assert "second attack" not in render(run)
 
 
 def test_a_thousand_mnist_images_stay_below_five_megabytes() -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from calipers.attacks.apgd import apgd
 from calipers.attacks.climb import climb
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.engine import Ask, Method, NoGradient, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
+from calipers.attacks.noise import noise
 from calipers.attacks.pgd import fgsm, pgd
 from calipers.attacks.result import AttackResult
-from calipers.attacks.search import attack, noise, refine
+from calipers.attacks.search import Queries, attack, judged, refine, settle
+from calipers.attacks.square import square
 
 __all__ = [
     "ATTACKS",
@@ -21,7 +24,9 @@ __all__ = [
     "AttackResult",
     "Loss",
     "Method",
+    "NoGradient",
     "Options",
+    "Queries",
     "Rows",
     "Seen",
     "Steps",
@@ -33,13 +38,19 @@ __all__ = [
     "fgsm",
     "find_loss",
     "fmn",
+    "judged",
     "likely_targets",
     "linear",
     "margin",
+    "nes",
     "noise",
     "pgd",
     "refine",
     "run",
+    "settle",
+    "spsa",
+    "square",
+    "zoo",
 ]
 
 ATTACKS: dict[str, Callable[..., AttackResult]] = {
@@ -49,4 +60,8 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "fmn": fmn,
     "linear": linear,
     "noise": noise,
+    "square": square,
+    "spsa": spsa,
+    "nes": nes,
+    "zoo": zoo,
 }

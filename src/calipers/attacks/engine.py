@@ -23,7 +23,12 @@ from calipers.models import Classifier
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Threat, distance
 
-__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "likely_targets", "run"]
+__all__ = ["Ask", "Method", "NoGradient", "Options", "Rows", "Seen", "Steps", "clears", "column", "finite",
+           "likely_targets", "run", "rungs"]  # fmt: skip
+
+
+class NoGradient(BadInput):
+    """The model's outputs do not depend on its input in a way that autograd can follow."""
 
 
 class Options(TypedDict, total=False):
@@ -167,6 +172,13 @@ def clears(logits: Tensor, y: Tensor) -> Tensor:
     return others - own > slack
 
 
+def finite(logits: Tensor, index: Tensor, model: Classifier) -> None:
+    """A complaint that names the first example whose logits are no numbers."""
+    if not bool(logits.isfinite().all()):
+        i = int(index[(~logits.isfinite()).any(1).nonzero()[0, 0]])
+        raise BadInput(f"logits of {model.name} for example {i}", expected="finite", got="NaN or infinity")
+
+
 def column(values: Tensor, like: Tensor) -> Tensor:
     """One value a row, shaped to broadcast against a batch."""
     return values.view(-1, *[1] * (like.dim() - 1))
@@ -211,7 +223,7 @@ def run(
     x, y = model.check(x.detach(), y)
     if restarts < 1 or batch_size < 1:
         raise BadInput("restarts and batch_size", expected="at least 1", got=f"{restarts} and {batch_size}")
-    ladder = () if method.minimal else (threat.ladder or _powers(x, threat, model))
+    ladder = () if method.minimal else rungs(x, threat, model)
     row = torch.arange(len(x), device=x.device)
     named = row if index is None else index.to(x.device)
     queue = Rows(z=x, x=x, y=y, row=row, index=named, **(extra or {}))
@@ -222,11 +234,13 @@ def run(
         return loop.judge(batch_size)
 
 
-def _powers(x: Tensor, threat: Threat, model: Classifier) -> tuple[float, ...]:
-    """Radii for a fixed-budget method that is asked for the minimal distortion: powers of two up to the whole box.
+def rungs(x: Tensor, threat: Threat, model: Classifier) -> tuple[float, ...]:
+    """The radii a fixed-budget method climbs: the asked ones, or powers of two up to the whole box.
 
     Where the box is infinite they end at 2^10 a coordinate, whatever the inputs: batch mates must not matter.
     """
+    if threat.ladder:
+        return threat.ladder
     d, bounded = x[0].numel(), model.box.bounded
     reach = (model.box if bounded else Box(0.0, 2.0**10)).reach(threat.norm, d)
     count = math.ceil(math.log2(d)) if threat.norm == "l0" else 10 if bounded else 20
@@ -246,6 +260,7 @@ class _Loop:
         self.admitted, self.waiting = 0, queue.take(queue.row[:0])
         self.adversarial, self.predicted = queue.x.clone(), queue.y.clone()
         self.distance = torch.full((n,), math.inf, dtype=torch.float64, device=device)
+        self.lost = torch.zeros(n, dtype=torch.bool, device=device)
         self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros_like(self.forwards)
 
@@ -281,7 +296,7 @@ class _Loop:
         rows.scale = rows.clean.amax(1) - rows.clean.amin(1)
         self.predicted[rows.row] = rows.clean.argmax(1)
         right = self.predicted[rows.row] == rows.y
-        self.distance[rows.row[~right]] = 0.0
+        self.distance[rows.row[~right]], self.lost[rows.row[~right]] = 0.0, True
         self.progress(int((~right).sum()))
         rows = rows.take(right.nonzero()[:, 0])
         if len(rows):
@@ -305,9 +320,7 @@ class _Loop:
                 logits = self.ask.model(rows.z)
                 value = self.method.loss(logits, rows.y, rows.target, rows.scale)
             grad = torch.zeros_like(rows.z)
-        if not bool(logits.isfinite().all()):
-            i = int(rows.index[(~logits.isfinite()).any(1).nonzero()[0, 0]])
-            raise BadInput(f"logits of {self.ask.model.name} for example {i}", expected="finite", got="NaN or infinity")
+        finite(logits, rows.index, self.ask.model)
         return Seen(logits, value, grad, clears(logits, rows.y))
 
     def _record(self, rows: Rows, seen: Seen) -> tuple[Tensor, Tensor]:
@@ -352,9 +365,10 @@ class _Loop:
 
     def judge(self, batch_size: int) -> AttackResult:
         """Call the model again on every witness; one that does not fool it now, or is too far, is none."""
-        found = (self.distance.isfinite() & (self.distance > 0)).nonzero()[:, 0]
+        # A witness at distance 0 is one that the model was right about at first: it is judged like any other.
+        found = (self.distance.isfinite() & ~self.lost).nonzero()[:, 0]
         with torch.no_grad():
-            for some in found.split(batch_size):
+            for some in found.split(batch_size) if len(found) else ():
                 self.predicted[some] = self.ask.model(self.adversarial[some]).argmax(1)
         self.forwards[found] += 1
         failed = found[(self.predicted[found] == self.queue.y[found]) | (self.distance[found] > self.limit)]
@@ -366,9 +380,10 @@ class _Loop:
 def _gradient(value: Tensor, z: Tensor, model: Classifier) -> Tensor:
     """d value / d z, with respect to the input only."""
     if not value.requires_grad:
-        raise BadInput(
+        raise NoGradient(
             f"{model.name} has no gradient with respect to its input",
-            hint="use an attack without gradients, or check for .detach() or NumPy in forward",
+            hint="use an attack without gradients (square, hopskipjump, zoo, spsa, noise), "
+            "or check for .detach() or NumPy in forward",
         )
     (grad,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
     return torch.zeros_like(z) if grad is None else grad.nan_to_num()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,3 +43,7 @@ class AttackResult:
             self.forwards + other.forwards,
             self.gradients + other.gradients,
         )
+
+    def after(self, spent: AttackResult) -> AttackResult:
+        """The same result, with the cost of the search that led to it."""
+        return replace(self, forwards=self.forwards + spent.forwards, gradients=self.gradients + spent.gradients)

@@ -1,4 +1,4 @@
-"""Searches without gradients: the line search toward the input, the search for any witness at all, random noise."""
+"""What every attack ends with: the line search toward the input, the search for any witness, the witness of others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, column, run
 from calipers.attacks.losses import Loss, margin
 from calipers.attacks.result import AttackResult
+from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.threats import Threat, project, sample
+from calipers.threats import Threat, project
 
-__all__ = ["attack", "noise", "refine"]
+__all__ = ["Queries", "attack", "judged", "refine", "settle"]
 
 
 @dataclass(frozen=True)
-class _Search:
-    """What the methods of this file share: no gradients, no targets."""
+class Queries:
+    """What methods without gradients share: every look is a query of the model's answer, and no class is aimed at."""
 
     looks: int
     minimal: bool = True
@@ -29,7 +30,7 @@ class _Search:
     targets: int = 0
 
 
-class _LineSearch(_Search):
+class _LineSearch(Queries):
     """Bisection on the path t → Π_{t·D}(witness), from the witness (t = 1) to the input (t = 0)."""
 
     def start(self, ask: Ask, rows: Rows) -> None:
@@ -47,7 +48,7 @@ class _LineSearch(_Search):
         rows.z = project(rows.witness, rows.x, radius, ask.threat.norm, ask.model.box)
 
 
-class _Anywhere(_Search):
+class _Anywhere(Queries):
     """Uniform points of the box, whatever the distance: a witness to draw back when all else has failed."""
 
     def start(self, ask: Ask, rows: Rows) -> None:
@@ -65,27 +66,42 @@ class _Anywhere(_Search):
         rows.z = ask.model.box.clamp(low + (high - low) * draw("uniform", (n, d)).to(rows.x.dtype).view_as(rows.x))
 
 
-class _Noise(_Search):
-    """Independent uniform samples of the ball."""
+class _Given(Queries):
+    """One look at a point that somebody else proposes, brought into the ball and the box."""
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        self._query(ask, rows, 0 * rows.k)
+        ladder, box = ask.threat.ladder, ask.model.box
+        z = rows.witness
+        rows.z = project(z, rows.x, ladder[-1], ask.threat.norm, box) if ladder else box.clamp(z)
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
-        self._query(ask, rows, rows.k + 1)
-
-    def _query(self, ask: Ask, rows: Rows, look: Tensor) -> None:
-        rows.z = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, look))
+        """There is no second look."""
 
 
-def noise(
-    model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, steps: int = 100, **options: Unpack[Options]
+def judged(
+    z: Tensor, model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: Unpack[Options]
 ) -> AttackResult:
-    r"""Random noise: ``steps`` independent uniform samples of every radius. What no attack may be weaker than.
+    r"""Make witnesses of points that something else proposes: brought into ball ∩ box, judged by a call of the model.
 
-    Arguments and options are those of :func:`calipers.attacks.pgd`.
+    Arguments:
+        z: proposals, shape (N, \*shape); those that do not fool the model there are nothing found.
+        model, x, y, threat, options: as for :func:`calipers.attacks.pgd`.
+
+    Raises:
+        BadInput: proposals of another shape than ``x``, NaN or infinite ones.
+
+    Example:
+        >>> model = Classifier.of(torch.nn.Identity(), shape=(2,))
+        >>> x, z = torch.tensor([[0.75, 0.5]]), torch.tensor([[0.25, 0.5]])
+        >>> judged(z, model, x, torch.tensor([0]), Threat("linf", 0.375)).distance.item() <= 0.375
+        True
     """
-    return attack(_Noise(steps, minimal=False), model, x, y, threat, **options)
+    x, y = model.check(x.detach(), y)
+    z = z.detach().to(x.device, x.dtype)
+    if z.shape != x.shape or not bool(z.isfinite().all()):
+        got = tuple(z.shape) if z.shape != x.shape else "NaN or infinity"
+        raise BadInput("proposed witnesses", expected=f"finite numbers of shape {tuple(x.shape)}", got=got)
+    return run(_Given(1), model, x, y, threat, extra={"witness": z}, **options)
 
 
 def refine(
@@ -123,7 +139,13 @@ def attack(
 
     A failure falls back to a search anywhere in the box, and every witness is drawn toward its input.
     """
-    found = run(method, model, x, y, threat, **options)
+    return settle(run(method, model, x, y, threat, **options), model, x, y, threat, **options)
+
+
+def settle(
+    found: AttackResult, model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: Unpack[Options]
+) -> AttackResult:
+    """How every attack ends: with an eps as it is; otherwise what failed is searched anywhere, and all is refined."""
     if threat.eps is not None:
         return found
     lost = (~found.success).nonzero()[:, 0]

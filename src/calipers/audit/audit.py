@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace as changed
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import torch
 
 from calipers import data, models
 from calipers.audit.budget import find_budget
-from calipers.audit.cascade import Brackets, clean_logits, close_brackets
-from calipers.audit.folder import COLUMNS, begun_run, check_claim, finished_run, table_of, write_run
+from calipers.audit.cascade import clean_logits, close_brackets
+from calipers.audit.folder import begun_run, check_claim, finished_run, table_of, write_run
 from calipers.audit.inputs import Inputs
-from calipers.diagnostics import landscape_views, run_checks
+from calipers.audit.parts import part_of
+from calipers.audit.reaction import SecondPass, plan_for, told
+from calipers.diagnostics import Evidence, ask, landscape_views
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
 from calipers.runner import Part, check_workers, fingerprint, merge, run_shards
@@ -54,6 +57,7 @@ def audit(
     batch_size: int = 128,
     progress: Progress = lambda examples: None,
     command: str = "",
+    claimed: float | None = None,
 ) -> Run:
     r"""Bracket every example, check the evaluation, and write the run folder.
 
@@ -70,6 +74,7 @@ def audit(
         batch_size: how many examples the model sees at once.
         progress: told how many examples (in fractions) were finished.
         command: how to ask for this again, for the record.
+        claimed: the clean accuracy that was published for this model, to be checked.
 
     Raises:
         BadInput: settings that make no sense; a run folder that holds another run.
@@ -103,12 +108,36 @@ def audit(
     mark, count = fingerprint(settings.model_dump(mode="json")), math.ceil(len(inputs.data) / work.size)
     with begun_run(folder, settings, anew=not resume):
         parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
-        about = _about(inputs, settings, command, time.monotonic() - began)
-        run = _assemble(parts, inputs, threat, about, folder)
+        run = _judged(parts, work, mark, folder, workers, claimed, partial(_about, inputs, settings, command, began))
         run = changed(run, landscape=landscape_views(inputs.model, run, seed))
         if folder is not None:
             write_run(run)
     return run
+
+
+def _judged(
+    parts: list[Part], work: _Shards, mark: str, folder: Path | None, workers: int | str, claimed: float | None,
+    about: Callable[[], dict[str, object]],
+) -> Run:  # fmt: skip
+    """One run from its parts: rows, checks, what the checks made the audit do again, summary."""
+    rows, inputs, threat = table_of(merge(parts).table), work.inputs, work.threat
+    x, y = inputs.model.check(inputs.data.x, inputs.data.y)
+    evidence = Evidence(
+        inputs.model, x, y, rows, threat, find_budget(work.budget).depth, work.seed, inputs.other, claimed
+    )
+    checks = ask(evidence)
+    plan, reaction = plan_for(checks, evidence), None
+    if plan is not None:
+        before = summarise(rows, threat, checks, 0.0)
+        again = SecondPass(inputs, threat, work.budget, work.seed, work.batch_size, work.size, plan, parts)
+        place = None if folder is None else folder / "parts" / "again"
+        parts = run_shards(again, place, fingerprint([mark, *plan.causes]), len(parts), workers=workers)
+        rows = table_of(merge(parts).table)
+        reaction = told(plan, work.budget, before, summarise(rows, threat, checks, 0.0))
+    merged, said = merge(parts), about()
+    said["refused"] = merged.notes["refused"]
+    summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update={"reaction": reaction})
+    return Run(str(folder or ""), said, rows, merged.arrays, checks, summary)
 
 
 def check_request(
@@ -160,6 +189,7 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
         model_sha256=models.digest(inputs.model),
         data_sha256=data.digest(inputs.data),
         calipers=version("calipers"),
+        other_sha256=models.digest(inputs.other) if inputs.other else "",
     )
 
 
@@ -193,34 +223,11 @@ class _Shards:
             batch_size=self.batch_size,
             progress=self.progress,
         )
-        return _part(brackets, whole.x[some])
+        return part_of(brackets, whole.x[some])
 
 
 def _silent(examples: float) -> None:
     """Progress that nobody watches."""
-
-
-def _part(brackets: Brackets, x: torch.Tensor) -> Part:
-    """The brackets of a shard as plain columns and arrays; witnesses only where something was found."""
-    columns = {name: np.asarray(getattr(brackets, name)) for name in COLUMNS}
-    found = (brackets.upper.isfinite() & (brackets.upper > 0)).nonzero()[:, 0]
-    arrays = {
-        "index": brackets.index[found].numpy(),
-        "clean": x[found].numpy(),
-        "adversarial": brackets.adversarial[found].numpy(),
-        "predicted": brackets.fooled[found].numpy(),
-    }
-    return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
-
-
-def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
-    """One run from its parts: rows, witnesses, checks, summary."""
-    merged = merge(parts)
-    about["refused"] = merged.notes["refused"]
-    rows = table_of(merged.table)
-    checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
-    summary = summarise(rows, threat, checks, float(str(about["seconds"])))
-    return Run(str(folder or ""), about, rows, merged.arrays, checks, summary)
 
 
 def summarise(rows: pd.DataFrame, threat: Threat, checks: tuple[Check, ...], seconds: float) -> Summary:
@@ -258,7 +265,7 @@ def _median(values: np.ndarray) -> float | None:
     return middle if math.isfinite(middle) else None
 
 
-def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) -> dict[str, object]:
+def _about(inputs: Inputs, settings: RunSettings, command: str, began: float) -> dict[str, object]:
     """run.json: what was asked, of what, with what, where."""
     model, dataset = inputs.model, inputs.data
     lo, hi = (np.unique(np.asarray(side)) for side in (model.box.lo, model.box.hi))
@@ -266,7 +273,7 @@ def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) 
     return {
         "command": command,
         "settings": settings.model_dump(mode="json"),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.monotonic() - began, 3),
         "model": {
             "name": model.name,
             "origin": model.origin,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from calipers.attacks import AttackResult, apgd, fmn, noise, pgd
+from calipers.diagnostics import Depth
 from calipers.errors import BadInput, nearest
 from calipers.threats import Norm
 
@@ -20,11 +21,13 @@ class Budget:
     """One row of the price list.
 
     Arguments:
+        depth: how deep the checks look.
         first: the minimal-norm attack everyone gets.
         closing: attacks at the asked radii, in turn, for the examples whose bracket is still open there.
         sparse: the closing attacks in L0, which APGD does not take.
     """
 
+    depth: Depth
     first: Attack
     closing: dict[str, Attack]
     sparse: dict[str, Attack]
@@ -36,11 +39,13 @@ class Budget:
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
+        depth="quick",
         first=partial(fmn, steps=20),
         closing={"apgd-dlr": partial(apgd, steps=20, loss="dlr")},
         sparse={"pgd": partial(pgd, steps=20)},
     ),
     "standard": Budget(
+        depth="standard",
         first=partial(fmn, steps=50),
         closing={
             "apgd-ce": partial(apgd, steps=50, loss="ce"),
@@ -49,6 +54,7 @@ BUDGETS: dict[str, Budget] = {
         sparse={"pgd": partial(pgd, steps=50, restarts=2)},
     ),
     "thorough": Budget(
+        depth="thorough",
         first=partial(fmn, steps=200),
         closing={
             "apgd-ce": partial(apgd, steps=100, loss="ce", restarts=5),

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, Options, affine_map, linear, refine
+from calipers.attacks import AttackResult, NoGradient, Options, affine_map, judged, linear, noise, refine
 from calipers.audit.budget import Attack, Budget
 from calipers.certificates import CERTIFICATES, Certified, NotApplicable
 from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, Threat
 
-__all__ = ["Brackets", "SandwichBroken", "clean_logits", "close_brackets"]
+__all__ = ["Brackets", "SandwichBroken", "clean_logits", "close_brackets", "start_brackets"]
 
 
 class SandwichBroken(RuntimeError):
@@ -103,6 +103,9 @@ def close_brackets(
     index: Tensor | None = None,
     batch_size: int = 256,
     progress: Callable[[float], None] = lambda examples: None,
+    aim: Classifier | None = None,
+    begun: Brackets | None = None,
+    name: str = "",
 ) -> Brackets:
     r"""Certify and attack every example until its bracket is decided at every asked eps, or the budget is spent.
 
@@ -115,33 +118,47 @@ def close_brackets(
         threat: the norm, and the asked radii as an ascending tuple; ``eps=None`` for brackets alone.
         budget: see :data:`calipers.audit.budget.BUDGETS`.
         progress: told the number of examples (in fractions) just finished.
+        aim: what is attacked in the model's place, where the model's own gradients fail; the model judges.
+        begun: brackets to go on with, certified already.
+        name: what the attacks on ``aim`` are called: ``name/attack``.
     """
     x, y = model.check(x, y)
-    brackets = _start(model, x, y, torch.arange(len(x)) if index is None else index, batch_size)
-    _certify(brackets, model, x, y, threat.norm)
+    brackets, aim = begun, aim or model
+    if brackets is None:
+        brackets = start_brackets(model, x, y, torch.arange(len(x)) if index is None else index, batch_size)
+        _certify(brackets, model, x, y, threat.norm)
     right = (brackets.predicted == brackets.label).nonzero()[:, 0]
     progress(len(x) - len(right))
     if not len(right):
         return brackets
 
-    def attack(name: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
+    def attack(called: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
         options: Options = {"seed": seed, "batch_size": batch_size, "index": brackets.index[some]}
-        found = method(model, x[some], y[some], threat, progress=tell, **options)
-        if threat.eps is not None:
+        telling: Options = {**options, "progress": tell}
+        try:
+            found = method(aim, x[some], y[some], threat, **telling)
+        except NoGradient as refusal:
+            brackets.refused[f"{name}{called}"] = str(refusal)
+            if threat.eps is not None:
+                return
+            called, found = "noise", noise(aim, x[some], y[some], threat, steps=20, **telling)
+        if aim is not model:
+            found = judged(found.adversarial, model, x[some], y[some], threat, **options).after(found)
+        if threat.eps is not None or aim is not model:
             found = refine(found, model, x[some], y[some], Threat(threat.norm), **options)
-        brackets.lower_upper(some, found, name)
+        brackets.lower_upper(some, found, f"{name}{called}")
 
-    name, first = _first_attack(model, x[right], budget)
+    called, first = _first_attack(aim, x[right], budget)
     # An example counts for a half when it has a bracket, and for the other when the bracket is decided.
-    attack(name, first, right, Threat(threat.norm), lambda n: progress(n / 2))
+    attack(called, first, right, Threat(threat.norm), lambda n: progress(n / 2))
     waiting = len(right)
-    for name, closing in budget.closing_in(threat.norm).items():
+    for called, closing in budget.closing_in(threat.norm).items():
         groups = brackets.open_at(threat.ladder)
         still = sum(len(some) for some, _ in groups)
         progress((waiting - still) / 2)
         waiting = still
         for some, eps in groups:
-            attack(name, closing, some, Threat(threat.norm, eps), lambda n: None)
+            attack(called, closing, some, Threat(threat.norm, eps), lambda n: None)
     progress(waiting / 2)
     return brackets
 
@@ -157,7 +174,7 @@ def clean_logits(model: Classifier, x: Tensor, index: Tensor, batch_size: int) -
     return logits
 
 
-def _start(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch_size: int) -> Brackets:
+def start_brackets(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch_size: int) -> Brackets:
     """One clean forward of everyone: what is already wrong has upper = 0."""
     predicted, n = clean_logits(model, x, index, batch_size).argmax(1).cpu(), len(x)
     label = y.cpu()

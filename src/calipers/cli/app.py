@@ -75,6 +75,8 @@ def audit(
     batch_size: Whole = 128,
     arch: str | None = None,
     box: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
+    other: str | None = None,
+    claimed: float | None = None,
     trust: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
@@ -124,6 +126,10 @@ def audit(
         The architecture for weights: mnist-cnn, mnist-mlp, digits-mlp, digits-linear or package.module:factory.
     box
         The lowest and the highest value an input may take; the data set's own by default.
+    other
+        A second model, of the same --arch, whose witnesses are tried on this one.
+    claimed
+        The clean accuracy published for this model, to be checked.
     trust
         Load model files that can run code. Nothing shields you from them.
     quiet
@@ -138,7 +144,9 @@ def audit(
     check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
     _check_fail_under(fail_under, eps)
     check_place(junit)
-    inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, trust=trust)
+    if claimed is not None and not 0 <= claimed <= 1:
+        raise BadInput("--claimed", expected="a fraction between 0 and 1", got=claimed)
+    inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, other=other, trust=trust)
     folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, norm))
     with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
         run = run_audit(
@@ -153,6 +161,7 @@ def audit(
             workers=count,
             batch_size=batch_size,
             progress=tell,
+            claimed=claimed,
             command=shlex.join(["calipers", *sys.argv[1:]]),
         )
     return tell_run(run, folder, quiet, json, fail_under, junit)

@@ -37,6 +37,8 @@ def tell_run(
         for check in run.checks:
             if not check.passed:
                 say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        if run.summary.reaction:
+            say(f"the audit attacked once more: {report.second_pass(run.summary.reaction)}")
         if not run.examples["certificate"].astype(bool).any():
             say(f"nothing is certified: {_refusals(run)}")
         say(f"report: {page}")

@@ -113,7 +113,7 @@ def saliency(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
         y: labels, shape (N,).
 
     Returns:
-        shape (N, \*shape).
+        shape (N, \*shape); 0 where the model cuts the gradient off.
 
     Example:
         >>> net = nn.Linear(2, 2, bias=False).eval()
@@ -124,8 +124,9 @@ def saliency(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     x, y = model.check(x, y)
     z = x.detach().clone().requires_grad_()
     with model.frozen(), torch.enable_grad():
-        (grad,) = torch.autograd.grad(_loss(model(z), y).sum(), z)
-    return grad.detach()
+        loss = _loss(model(z), y).sum()
+        (grad,) = torch.autograd.grad(loss, z, allow_unused=True) if loss.requires_grad else (None,)
+    return torch.zeros_like(x) if grad is None else grad.detach()
 
 
 def weights_between(model: Classifier, start: dict[str, Tensor], end: dict[str, Tensor], alpha: float) -> nn.Module:

@@ -43,7 +43,12 @@ def landscape_views(model: Classifier, run: Run, seed: int = 0) -> dict[str, np.
     of = run.examples.set_index("index").loc[index]
     order = np.argsort(of["upper"].to_numpy(), kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, _VIEWS).round().astype(int))]
-    made = [_view(model, int(of["label"].iloc[at]), run.witnesses, int(at), points, seed) for at in chosen]
+    every = {int(at): _view(model, int(of["label"].iloc[at]), run.witnesses, int(at), points, seed) for at in chosen}
+    # A broken model may answer NaN beside an example that it answers well.
+    chosen = np.array([at for at, view in every.items() if np.isfinite(view["loss"]).all()], dtype=np.int64)
+    if not len(chosen):
+        return {}
+    made = [every[int(at)] for at in chosen]
     stacked = {name: np.stack([np.asarray(view[name]) for view in made]) for name in made[0]}
     axes = {"toward": np.linspace(*_TOWARD, points), "aside": np.linspace(*_ASIDE, points)}
     return {"index": index[chosen], **axes, **stacked}
@@ -57,7 +62,7 @@ def _view(
     move = fooling - clean
     other = shuffled(move, Draws(seed, torch.tensor([int(witnesses["index"][at])]), step=0, stream=_STREAM))
     seen = plane(model, clean, y, move, other, toward=_TOWARD, aside=_ASIDE, points=points)
-    around = saliency(model, fooling[None], y[None]).cpu()
+    around = saliency(model, fooling[None], y[None]).cpu().nan_to_num()
     low, high = model.box.sides(clean)
     middle = ((low + high) / 2).expand(clean.shape)
     return {

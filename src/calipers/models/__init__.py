@@ -8,18 +8,22 @@ from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
 from calipers.models.sklearn import from_sklearn
+from calipers.models.surrogates import Alone, Expected, StraightThrough
 from calipers.models.zoo import TRAINED, Recipe, trained
 
 __all__ = [
     "ARCHITECTURES",
     "TRAINED",
+    "Alone",
     "Architecture",
     "Classifier",
+    "Expected",
     "ModelInTrainMode",
     "Normalize",
     "OneVsOne",
     "Recipe",
     "Reference",
+    "StraightThrough",
     "as_they_were",
     "digest",
     "from_sklearn",

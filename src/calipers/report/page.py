@@ -65,6 +65,7 @@ def render(run: Run) -> str:
         answers=sorted({it.predicted for it in exhibits}),
         confusions=confusions(run, facts),
         views=views,
+        reaction=run.summary.reaction,
         costs=costs(run),
         origins=origins(run),
         rows=ROWS,

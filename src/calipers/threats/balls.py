@@ -59,7 +59,7 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
     stretch = norm(size, name)
     # Rounding x + δ moves every coordinate by unit·size; the norms here and in `distance` add their own.
     slack = unit * (2 * stretch + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
-    return (eps - slack).clamp_min(0)
+    return torch.where(eps.isinf(), eps, (eps - slack).clamp_min(0))
 
 
 def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
