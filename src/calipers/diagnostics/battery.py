@@ -163,10 +163,24 @@ CHECKS: dict[str, Question] = {}
 def check(
     name: str, question: str, advice: str, *, depth: Depth = "quick"
 ) -> Callable[[Callable[[Evidence], Finding]], Callable[[Evidence], Finding]]:
-    """Register a function of the evidence as the check of this name."""
+    """Register a function of the evidence as the check of this name.
+
+    Arguments:
+        name, question, advice, depth: see :class:`Question`.
+
+    Raises:
+        BadInput: if another function has the name.
+
+    Example:
+        >>> check("input-range", "Again?", "No.")(lambda evidence: ("passed", ""))
+        Traceback (most recent call last):
+            ...
+        calipers.errors.BadInput: check: expected a new name, got 'input-range'
+    """
 
     def register(answer: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
-        if name in CHECKS:
+        known = CHECKS.get(name)
+        if known and getattr(known.answer, "__qualname__", "") != getattr(answer, "__qualname__", ""):
             raise BadInput("check", expected="a new name", got=repr(name))
         CHECKS[name] = Question(name, question, advice, answer, depth)
         return answer

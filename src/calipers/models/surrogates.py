@@ -20,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Alone", "Expected", "StraightThrough"]
 
-_ROUNDS = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside", "__floordiv__", "floor_divide"}
-_COMPARES = {"gt": 1.0, "ge": 1.0, "__gt__": 1.0, "__ge__": 1.0, "lt": -1.0, "le": -1.0, "__lt__": -1.0, "__le__": -1.0}
+# Names of torch functions, without the underscores of operators and of what works in place.
+_ROUNDS = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside", "floordiv", "floor_divide"}
+_COMPARES = {"gt": 1.0, "ge": 1.0, "lt": -1.0, "le": -1.0}
 _CONVERTS = {"to", "type", "type_as", "float", "double", "half", "int", "long", "short", "byte", "bool", "char"}
-_LEAVES = {"numpy", "__array__", "tolist"}
+_LEAVES = {"numpy", "array", "tolist"}
 _ASKS_GRADIENT = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
@@ -55,24 +56,26 @@ class _Bridges(TorchFunctionMode):
     """Sees every torch function of a forward pass and keeps the gradient alive where the function would end it.
 
     Arguments:
-        live: whether gradients are wanted; if not, only the scores before a final softmax are kept.
+        live: whether gradients are wanted; if not, only the scores before a final softmax or sigmoid are kept.
     """
 
     def __init__(self, live: bool) -> None:
         super().__init__()
         self.live, self.met = live, Counter[str]()
-        self.softmax: tuple[Tensor, Tensor] | None = None
+        self.squashed: tuple[Tensor, Tensor] | None = None
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "").strip("_")
         x = args[0] if args and isinstance(args[0], Tensor) else None
-        if name == "softmax" and x is not None:
-            out = func(*args, **kwargs)
-            self.softmax = (out, x)
-            return out
+        out = self._done(func, name, x, args, kwargs)
+        if name in ("softmax", "sigmoid") and x is not None:
+            self.squashed = (out, x)
+        return out
+
+    def _done(self, func: Callable[..., Any], name: str, x: Tensor | None, args: Any, kwargs: Any) -> Any:
         if not self.live:
             return func(*args, **kwargs)
-        if name == "_set_grad_enabled":
+        if name == "set_grad_enabled":
             self.met["no_grad"] += not args[0]
             return None
         if x is None or not x.is_floating_point() or not x.requires_grad:
@@ -96,7 +99,7 @@ class _Bridges(TorchFunctionMode):
         if func == _ASKS_GRADIENT:
             self.met["a look at requires_grad"] += 1
             return False
-        if name in ("detach", "detach_") or func == _DATA:
+        if name == "detach" or func == _DATA:
             self.met["detach"] += 1
             return x
         if name in _LEAVES:
@@ -104,7 +107,7 @@ class _Bridges(TorchFunctionMode):
             return func(x.detach(), *args[1:], **kwargs)
         if name in ("grad", "backward"):
             self.met["a gradient"] += 1
-        if name.removesuffix("_") in _ROUNDS:
+        if name in _ROUNDS:
             return self._rounded(func, name, x, args, kwargs)
         out = func(*args, **kwargs)
         if name in ("sigmoid", "tanh"):
@@ -119,11 +122,11 @@ class _Bridges(TorchFunctionMode):
 
     def _rounded(self, func: Callable[..., Any], name: str, x: Tensor, args: Any, kwargs: Any) -> Tensor:
         """A rounding step, in place or not, with the slope of what it rounds."""
-        self.met[name.strip("_")] += 1
-        base = x.detach().clone()
-        value = func(base, *args[1:], **kwargs)
-        slope = 1 / torch.as_tensor(args[1]).detach() if name.strip("_") in ("floordiv", "floor_divide") else 1.0
-        if name.endswith("_") and not name.startswith("_"):
+        self.met[name] += 1
+        value = func(x.detach().clone(), *args[1:], **kwargs)
+        slope = 1 / torch.as_tensor(args[1]).detach() if name in ("floordiv", "floor_divide") else 1.0
+        written = getattr(func, "__name__", "")
+        if written.endswith("_") and not written.startswith("_"):
             x.copy_(_joined(x.clone(), value, slope))
             return x
         return _joined(x, value, slope)
@@ -134,8 +137,8 @@ class StraightThrough(nn.Module):
 
     Forward it is ``module`` itself. Backward, rounding and comparisons are the identity; ``detach``, ``no_grad`` and
     ``requires_grad`` are overlooked; sigmoid and tanh never saturate; a submodule, or what feeds one, that is cut off
-    from the input (NumPy, an image codec) is the identity if its size allows. Where the last step is a softmax, the
-    scores before it are returned; other outputs that are probabilities, as their logarithms.
+    from the input (NumPy, an image codec) is the identity if its size allows. Where the last step is a softmax or a
+    sigmoid, the scores before it are returned; other outputs that are probabilities, as their logarithms.
 
     Arguments:
         module: the model that is stood in for.
@@ -165,8 +168,8 @@ class StraightThrough(nn.Module):
         if live and not out.requires_grad:
             # Nothing inside can be reached: there is no gradient to be had this way.
             return out
-        if bridges.softmax is not None and bridges.softmax[0] is out:
-            return bridges.softmax[1]
+        if bridges.squashed is not None and bridges.squashed[0] is out:
+            return bridges.squashed[1]
         return _as_scores(out)
 
 
