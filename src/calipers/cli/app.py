@@ -118,7 +118,7 @@ def audit(
     batch_size
         How many examples the model sees at once.
     arch
-        The architecture for weights: mnist-cnn, mnist-mlp, digits-mlp, digits-linear or package.module:factory.
+        The architecture for weights: mnist-cnn, mnist-small, resnet18, … or package.module:factory.
     box
         The lowest and the highest value an input may take; the data set's own by default.
     trust
