@@ -1,11 +1,8 @@
-"""``python -m benchmarks [pgd] [audit] [svm_path] [training]``: side by side, in one run; needs $CALIPERS_DATA."""
+"""``python -m benchmarks [NAME…]``: side by side with the peers, in one run; needs $CALIPERS_DATA. See README.md."""
 
 import sys
+from importlib import import_module
 
-from benchmarks import audit, pgd, svm_path, training
-
-chosen = sys.argv[1:] or ["pgd", "audit", "svm_path", "training"]
-rooms = {"pgd": pgd.main, "audit": audit.main, "svm_path": svm_path.main, "training": training.main}
-for name, run in rooms.items():
-    if name in chosen:
-        run()
+NAMES = ("pgd", "audit", "svm_path", "training", "defences")
+for name in sys.argv[1:] or NAMES:
+    import_module(f"benchmarks.{name}").main()
