@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from calipers.attacks import AttackResult, apgd, fgsm, fmn, linear, nes, noise, pgd, spsa, square, zoo
+from calipers.attacks import AttackResult, apgd, fgsm, fmn, hopskipjump, linear, nes, noise, pgd, spsa, square, zoo
 from calipers.models import Classifier
 from calipers.threats import NORMS, Norm
 
@@ -63,6 +63,7 @@ CONTRACTS = (
     Contract("noise", partial(noise, steps=20), NORMS, blind=True),
     Contract("noise-bernoulli", partial(noise, steps=20, kind="bernoulli"), NORMS, blind=True),
     Contract("square", partial(square, steps=20), blind=True),
+    Contract("hopskipjump", partial(hopskipjump, steps=200, samples=10), ("linf", "l2"), minimal=True, tight=0.25),
     Contract("spsa", partial(spsa, steps=3, samples=4), ("linf", "l2")),
     Contract("nes", partial(nes, steps=3, samples=4), ("linf", "l2")),
     Contract("zoo", partial(zoo, steps=4, coordinates=3), ("linf", "l2")),

@@ -8,6 +8,7 @@ from calipers.attacks.apgd import apgd
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fmn import fmn
+from calipers.attacks.hopskipjump import hopskipjump
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
 from calipers.attacks.noise import noise
@@ -35,6 +36,7 @@ __all__ = [
     "fgsm",
     "find_loss",
     "fmn",
+    "hopskipjump",
     "judged",
     "likely_targets",
     "linear",
@@ -61,4 +63,5 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "spsa": spsa,
     "nes": nes,
     "zoo": zoo,
+    "hopskipjump": hopskipjump,
 }

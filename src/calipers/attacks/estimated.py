@@ -68,7 +68,8 @@ class _Estimated(Queries):
 
     def _share(self, ask: Ask, rows: Rows) -> Tensor:
         """eps·d^(−1/p): what each coordinate may change if all change alike."""
-        return rows.eps * rows.x[0].numel() ** (-1 / norm_of(ask.threat.norm))
+        share: float = rows.x[0].numel() ** (-1 / norm_of(ask.threat.norm))
+        return rows.eps * share
 
     def _direction(self, draw: Draws, rows: Rows) -> Tensor:
         n, d = rows.x.flatten(1).shape

@@ -16,7 +16,7 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Threat, project
 
-__all__ = ["Queries", "attack", "judged", "refine", "settle"]
+__all__ = ["Queries", "anywhere", "attack", "judged", "refine", "settle"]
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,19 @@ class _Anywhere(Queries):
     """Uniform points of the box, whatever the distance: a witness to draw back when all else has failed."""
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        self._query(ask, rows, 0 * rows.k)
+        rows.z = anywhere(ask, rows, 0 * rows.k)
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
-        self._query(ask, rows, rows.k + 1)
+        rows.z = anywhere(ask, rows, rows.k + 1)
 
-    def _query(self, ask: Ask, rows: Rows, look: Tensor) -> None:
-        draw, (n, d) = ask.draws(rows, look), rows.x.flatten(1).shape
-        lo, hi = ask.model.box.sides(rows.x)
-        # Where the box is infinite, the reach doubles from look to look.
-        reach = column(2.0 ** look.clamp(0, 60).to(rows.x.dtype), rows.x)
-        low, high = torch.where(lo.isinf(), rows.x - reach, lo), torch.where(hi.isinf(), rows.x + reach, hi)
-        rows.z = ask.model.box.clamp(low + (high - low) * draw("uniform", (n, d)).to(rows.x.dtype).view_as(rows.x))
+
+def anywhere(ask: Ask, rows: Rows, look: Tensor) -> Tensor:
+    """A uniform point of the box; where the box is infinite, the reach around x doubles from look to look."""
+    draw, (n, d) = ask.draws(rows, look), rows.x.flatten(1).shape
+    lo, hi = ask.model.box.sides(rows.x)
+    reach = column(2.0 ** look.clamp(0, 60).to(rows.x.dtype), rows.x)
+    low, high = torch.where(lo.isinf(), rows.x - reach, lo), torch.where(hi.isinf(), rows.x + reach, hi)
+    return ask.model.box.clamp(low + (high - low) * draw("uniform", (n, d)).to(rows.x.dtype).view_as(rows.x))
 
 
 class _Given(Queries):
