@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from calipers.attacks.apgd import apgd
+from calipers.attacks.ddn import ddn
+from calipers.attacks.deepfool import deepfool, superdeepfool
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
-from calipers.attacks.pgd import fgsm, pgd
+from calipers.attacks.pgd import fgsm, mifgsm, pgd
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack, noise, refine
 
@@ -28,23 +32,34 @@ __all__ = [
     "apgd",
     "attack",
     "column",
+    "ddn",
+    "deepfool",
+    "fab",
     "fgsm",
     "find_loss",
     "fmn",
     "likely_targets",
     "linear",
     "margin",
+    "mifgsm",
     "noise",
     "pgd",
     "refine",
     "run",
+    "superdeepfool",
 ]
 
 ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "mifgsm": mifgsm,
     "apgd": apgd,
+    "apgd-targeted": partial(apgd, loss="dlr", targets=9),
     "fmn": fmn,
+    "ddn": ddn,
+    "fab": fab,
+    "deepfool": deepfool,
+    "superdeepfool": superdeepfool,
     "linear": linear,
     "noise": noise,
 }
