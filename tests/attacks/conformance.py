@@ -9,7 +9,25 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from calipers.attacks import AttackResult, apgd, fgsm, fmn, hopskipjump, linear, nes, noise, pgd, spsa, square, zoo
+from calipers.attacks import (
+    AttackResult,
+    apgd,
+    ddn,
+    deepfool,
+    fab,
+    fgsm,
+    fmn,
+    hopskipjump,
+    linear,
+    mifgsm,
+    nes,
+    noise,
+    pgd,
+    spsa,
+    square,
+    superdeepfool,
+    zoo,
+)
 from calipers.models import Classifier
 from calipers.threats import NORMS, Norm
 
@@ -59,11 +77,17 @@ CONTRACTS = (
         "apgd-dlr-targeted", partial(apgd, steps=40, targets=9, loss="dlr"), ("linf", "l2"), tight=1e-6, many=1e-6
     ),
     Contract("fmn", partial(fmn, steps=100), NORMS, minimal=True, tight=1e-5, many=0.2),
+    Contract("mifgsm", mifgsm, tight=0.06),
+    Contract("ddn", partial(ddn, steps=100), ("l2",), minimal=True, tight=1e-3, many=0.05),
+    Contract("fab", partial(fab, steps=20, targets=0), minimal=True, tight=1e-3, many=1e-3),
+    Contract("fab-targeted", partial(fab, steps=20, targets=9), minimal=True, tight=1e-3, many=1e-3),
+    Contract("deepfool", deepfool, minimal=True, tight=1e-5, many=1e-5),
+    Contract("superdeepfool", superdeepfool, ("l2",), minimal=True, tight=1e-5, many=1e-5),
     Contract("linear", linear, NORMS, minimal=True, tight=1e-9, many=1e-9, affine_only=True),
     Contract("noise", partial(noise, steps=20), NORMS, blind=True),
     Contract("noise-bernoulli", partial(noise, steps=20, kind="bernoulli"), NORMS, blind=True),
     Contract("square", partial(square, steps=20), blind=True),
-    Contract("hopskipjump", partial(hopskipjump, steps=200, samples=10), ("linf", "l2"), minimal=True, tight=0.25),
+    Contract("hopskipjump", partial(hopskipjump, steps=200, samples=10), ("linf", "l2"), minimal=True, tight=0.5),
     Contract("spsa", partial(spsa, steps=3, samples=4), ("linf", "l2")),
     Contract("nes", partial(nes, steps=3, samples=4), ("linf", "l2")),
     Contract("zoo", partial(zoo, steps=4, coordinates=3), ("linf", "l2")),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from calipers.attacks.apgd import apgd
+from calipers.attacks.ddn import ddn
+from calipers.attacks.deepfool import deepfool, superdeepfool
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
 from calipers.attacks.estimated import nes, spsa, zoo
+from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
 from calipers.attacks.hopskipjump import hopskipjump
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
 from calipers.attacks.noise import noise
-from calipers.attacks.pgd import fgsm, pgd
+from calipers.attacks.pgd import fgsm, mifgsm, pgd
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack, judged, refine, settle
 from calipers.attacks.square import square
@@ -33,6 +37,9 @@ __all__ = [
     "apgd",
     "attack",
     "column",
+    "ddn",
+    "deepfool",
+    "fab",
     "fgsm",
     "find_loss",
     "fmn",
@@ -41,6 +48,7 @@ __all__ = [
     "likely_targets",
     "linear",
     "margin",
+    "mifgsm",
     "nes",
     "noise",
     "pgd",
@@ -49,14 +57,21 @@ __all__ = [
     "settle",
     "spsa",
     "square",
+    "superdeepfool",
     "zoo",
 ]
 
 ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "mifgsm": mifgsm,
     "apgd": apgd,
+    "apgd-targeted": partial(apgd, loss="dlr", targets=9),
     "fmn": fmn,
+    "ddn": ddn,
+    "fab": fab,
+    "deepfool": deepfool,
+    "superdeepfool": superdeepfool,
     "linear": linear,
     "noise": noise,
     "square": square,

@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, anywhere, attack
 from calipers.errors import BadInput

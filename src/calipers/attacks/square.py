@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, column, go_on
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack
 from calipers.errors import BadInput
@@ -64,9 +64,8 @@ class _Square(Queries):
             delta = _signs(ask.draws(rows, 0)("uniform", (n, c * w))).view(n, c, 1, w).expand(-1, -1, h, -1)
         else:
             delta = self._tiles(ask.draws(rows, 0), n, c, h, w)
-        goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
-        best = getattr(rows, "top_z", rows.x)
-        rows.z = torch.where(column(goes_on, rows.x), best, self._placed(ask, rows, delta))
+        rows.z = getattr(rows, "top_z", rows.z)
+        rows.z = go_on(ask, rows, self._placed(ask, rows, delta))
         rows.top, rows.top_z = torch.full_like(rows.eps, -torch.inf), rows.z
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
