@@ -90,7 +90,7 @@ CONTRACTS = (
     Contract("hopskipjump", partial(hopskipjump, steps=200, samples=10), ("linf", "l2"), minimal=True, tight=0.5),
     Contract("spsa", partial(spsa, steps=3, samples=4), ("linf", "l2")),
     Contract("nes", partial(nes, steps=3, samples=4), ("linf", "l2")),
-    Contract("zoo", partial(zoo, steps=4, coordinates=3), ("linf", "l2")),
+    Contract("zoo", partial(zoo, steps=6, coordinates=4), ("linf", "l2")),
 )
 
 
