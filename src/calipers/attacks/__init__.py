@@ -9,6 +9,7 @@ from calipers.attacks.apgd import apgd
 from calipers.attacks.ddn import ddn
 from calipers.attacks.deepfool import deepfool, superdeepfool
 from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
+from calipers.attacks.ensemble import EnsembleResult, Stage, auto, differentiable, reference
 from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
@@ -26,19 +27,23 @@ __all__ = [
     "LOSSES",
     "Ask",
     "AttackResult",
+    "EnsembleResult",
     "Loss",
     "Method",
     "Options",
     "Queries",
     "Rows",
     "Seen",
+    "Stage",
     "Steps",
     "affine_map",
     "apgd",
     "attack",
+    "auto",
     "column",
     "ddn",
     "deepfool",
+    "differentiable",
     "fab",
     "fgsm",
     "find_loss",
@@ -52,6 +57,7 @@ __all__ = [
     "nes",
     "noise",
     "pgd",
+    "reference",
     "refine",
     "run",
     "settle",
@@ -79,4 +85,6 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "nes": nes,
     "zoo": zoo,
     "hopskipjump": hopskipjump,
+    "auto": auto,
+    "reference": reference,
 }

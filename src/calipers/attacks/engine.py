@@ -38,6 +38,7 @@ def run(
     batch_size: int = 256,
     restarts: int = 1,
     progress: Callable[[int], None] | None = None,
+    watch: Callable[[Rows, Seen], None] | None = None,
 ) -> AttackResult:
     r"""Run one method over all examples.
 
@@ -66,6 +67,7 @@ def run(
     queue = Rows(z=x, x=x, y=y, row=row, index=named, **(extra or {}))
     attempts = restarts * max(min(method.targets, model.classes - 1), 1)
     loop = _Loop(method, Ask(model, threat, seed, attempts), queue, radii, progress)
+    loop.watch = watch
     with model.frozen():
         loop.run(batch_size)
         return loop.judge(batch_size)
@@ -79,6 +81,7 @@ class _Loop:
     ) -> None:
         self.method, self.ask, self.queue, self.radii = method, ask, queue, radii
         self.progress = progress or (lambda finished: None)
+        self.watch: Callable[[Rows, Seen], None] | None = None
         n, device = len(queue), queue.x.device
         self.limit = ask.threat.ladder[-1] if ask.threat.ladder else math.inf
         self.admitted, self.waiting = 0, queue.take(queue.row[:0])
@@ -92,6 +95,8 @@ class _Loop:
         rows = self._next(slots, slots)
         while len(rows):
             seen = self._look(rows)
+            if self.watch is not None:
+                self.watch(rows, seen)
             done, again = self._record(rows, seen)
             # Taken before the step, which is not theirs: what it writes must not depend on the neighbours.
             anew = self._anew(rows.take(again))

@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     batch_size: how many examples the model sees at once.
     restarts: how often an attack starts again from another random point before it gives up on a radius.
     progress: called with the number of examples just finished.
+    watch: called with the rows and what was seen, after every look.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Options(TypedDict, total=False):
     batch_size: int
     restarts: int
     progress: Callable[[int], None]
+    watch: Callable[[Rows, Seen], None]
 
 
 class Rows:

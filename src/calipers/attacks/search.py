@@ -17,7 +17,7 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Threat, project
 
-__all__ = ["Queries", "anywhere", "attack", "judged", "refine", "settle"]
+__all__ = ["Queries", "anywhere", "attack", "judged", "part_of", "refine", "settle", "spread"]
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def refine(
     if not len(some):
         return found
     extra = {"witness": found.adversarial[some], "reach": found.distance[some]}
-    options = _quietly(options, some, len(x))
+    options = part_of(options, some, len(x))
     nearer = run(_LineSearch(steps), model, x[some], y[some], Threat(threat.norm), extra=extra, **options)
-    return found.better(_spread(nearer, some, found))
+    return found.better(spread(nearer, some, found))
 
 
 def attack(
@@ -152,13 +152,13 @@ def settle(
         return found
     lost = (~found.success).nonzero()[:, 0]
     if len(lost):
-        quiet = _quietly(options, lost, len(x))
+        quiet = part_of(options, lost, len(x))
         far = run(_Anywhere(32), model, x[lost], y[lost], threat, **quiet)
-        found = found.better(_spread(far, lost, found))
+        found = found.better(spread(far, lost, found))
     return refine(found, model, x, y, threat, **options)
 
 
-def _quietly(options: Options, some: Tensor, count: int) -> Options:
+def part_of(options: Options, some: Tensor, count: int) -> Options:
     """The options for a part of the examples: their own indices, no progress, no restarts."""
     index = options.get("index", torch.arange(count))
     part: Options = {"index": index[some.to(index.device)], "seed": options.get("seed", 0)}
@@ -167,7 +167,7 @@ def _quietly(options: Options, some: Tensor, count: int) -> Options:
     return part
 
 
-def _spread(part: AttackResult, some: Tensor, whole: AttackResult) -> AttackResult:
+def spread(part: AttackResult, some: Tensor, whole: AttackResult) -> AttackResult:
     """The result of some examples as a result of all: inf and no cost elsewhere."""
     distance = torch.full_like(whole.distance, math.inf)
     distance[some] = part.distance

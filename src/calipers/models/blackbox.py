@@ -91,7 +91,7 @@ class OnnxModel(BlackBox):
         return {key: value for key, value in self.__dict__.items() if key not in ("session", "input")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._open()
 
     def answer(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -117,8 +117,8 @@ class OnnxModel(BlackBox):
 class EstimatorModel(BlackBox):
     """A fitted scikit-learn classifier as it is: its decision function, its probabilities, or its labels alone.
 
-    The largest score is always that of the class that ``predict`` names: where the two differ (an SVC's votes, a nearest
-    centroid's priors) their scores change places.
+    The largest score is always that of the class that ``predict`` names: where the two differ (an SVC's votes, a
+    nearest centroid's priors) their scores change places.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -134,7 +134,7 @@ class EstimatorModel(BlackBox):
         with warnings.catch_warnings():
             # An estimator fitted on a data frame warns about plain arrays.
             warnings.filterwarnings("ignore", message=".*feature names")
-            label = np.searchsorted(self.estimator.classes_, self.estimator.predict(flat))
+            label: NDArray[Any] = np.searchsorted(self.estimator.classes_, self.estimator.predict(flat))
             if self.kind == "predict":
                 return label
             scores: NDArray[Any] = getattr(self.estimator, self.kind)(flat)
@@ -145,7 +145,7 @@ class EstimatorModel(BlackBox):
             # Scores of pairs of classes say nothing about the classes.
             return label
         row, first = np.arange(len(x)), scores.argmax(1)
-        scores = scores.copy()
+        scores = np.array(scores)
         scores[row, first], scores[row, label] = scores[row, label], scores[row, first]
         return scores
 
