@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from calipers.attacks import (
     AttackResult,
     apgd,
+    cw,
     ddn,
     deepfool,
+    ead,
     fab,
     fgsm,
     fmn,
@@ -21,6 +23,7 @@ from calipers.attacks import (
     mifgsm,
     noise,
     pgd,
+    sigma_zero,
     superdeepfool,
 )
 from calipers.models import Classifier
@@ -76,6 +79,9 @@ CONTRACTS = (
     Contract("fab-targeted", partial(fab, steps=20, targets=9), minimal=True, tight=1e-3, many=1e-3),
     Contract("deepfool", deepfool, minimal=True, tight=1e-5, many=1e-5),
     Contract("superdeepfool", superdeepfool, ("l2",), minimal=True, tight=1e-5, many=1e-5),
+    Contract("cw", partial(cw, steps=240, rounds=6), ("l2",), minimal=True, tight=0.03, many=0.05),
+    Contract("ead", partial(ead, steps=180, rounds=6), ("l1",), minimal=True, tight=0.3),
+    Contract("sigma-zero", partial(sigma_zero, steps=40), ("l0",), minimal=True),
     Contract("linear", linear, NORMS, minimal=True, tight=1e-9, many=1e-9, affine_only=True),
     Contract("noise", partial(noise, steps=20), NORMS, tight=None),
 )

@@ -13,9 +13,11 @@ from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
+from calipers.attacks.penalty import cw, ead
 from calipers.attacks.pgd import fgsm, mifgsm, pgd
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack, noise, refine
+from calipers.attacks.sigma_zero import sigma_zero
 
 __all__ = [
     "ATTACKS",
@@ -32,8 +34,10 @@ __all__ = [
     "apgd",
     "attack",
     "column",
+    "cw",
     "ddn",
     "deepfool",
+    "ead",
     "fab",
     "fgsm",
     "find_loss",
@@ -46,6 +50,7 @@ __all__ = [
     "pgd",
     "refine",
     "run",
+    "sigma_zero",
     "superdeepfool",
 ]
 
@@ -57,6 +62,9 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "apgd-targeted": partial(apgd, loss="dlr", targets=9),
     "fmn": fmn,
     "ddn": ddn,
+    "cw": cw,
+    "ead": ead,
+    "sigma-zero": sigma_zero,
     "fab": fab,
     "deepfool": deepfool,
     "superdeepfool": superdeepfool,
