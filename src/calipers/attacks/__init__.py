@@ -17,9 +17,11 @@ from calipers.attacks.hopskipjump import hopskipjump
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
 from calipers.attacks.noise import noise
+from calipers.attacks.penalty import cw, ead
 from calipers.attacks.pgd import fgsm, mifgsm, pgd
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack, judged, refine, settle
+from calipers.attacks.sigma_zero import sigma_zero
 from calipers.attacks.square import square
 
 __all__ = [
@@ -41,9 +43,11 @@ __all__ = [
     "attack",
     "auto",
     "column",
+    "cw",
     "ddn",
     "deepfool",
     "differentiable",
+    "ead",
     "fab",
     "fgsm",
     "find_loss",
@@ -61,6 +65,7 @@ __all__ = [
     "refine",
     "run",
     "settle",
+    "sigma_zero",
     "spsa",
     "square",
     "superdeepfool",
@@ -75,6 +80,9 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "apgd-targeted": partial(apgd, loss="dlr", targets=9),
     "fmn": fmn,
     "ddn": ddn,
+    "cw": cw,
+    "ead": ead,
+    "sigma-zero": sigma_zero,
     "fab": fab,
     "deepfool": deepfool,
     "superdeepfool": superdeepfool,

@@ -18,7 +18,7 @@ from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, cle
 from calipers.attacks.radii import Bisection, Ladder, Radii
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, faster
 from calipers.threats import Threat, distance
 
 __all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "finite", "likely_targets",
@@ -66,7 +66,7 @@ def run(
     named = row if index is None else index.to(x.device)
     queue = Rows(z=x, x=x, y=y, row=row, index=named, **(extra or {}))
     attempts = restarts * max(min(method.targets, model.classes - 1), 1)
-    loop = _Loop(method, Ask(model, threat, seed, attempts), queue, radii, progress)
+    loop = _Loop(model, method, Ask(faster(model), threat, seed, attempts), queue, radii, progress)
     loop.watch = watch
     with model.frozen():
         loop.run(batch_size)
@@ -77,9 +77,16 @@ class _Loop:
     """The queue, the slots, and what has been found so far."""
 
     def __init__(
-        self, method: Method, ask: Ask, queue: Rows, radii: Radii, progress: Callable[[int], None] | None
+        self,
+        model: Classifier,
+        method: Method,
+        ask: Ask,
+        queue: Rows,
+        radii: Radii,
+        progress: Callable[[int], None] | None,
     ) -> None:
-        self.method, self.ask, self.queue, self.radii = method, ask, queue, radii
+        # Searched on ask.model, which may be a faster form of it; judged, before and after, on the model itself.
+        self.model, self.method, self.ask, self.queue, self.radii = model, method, ask, queue, radii
         self.progress = progress or (lambda finished: None)
         self.watch: Callable[[Rows, Seen], None] | None = None
         n, device = len(queue), queue.x.device
@@ -147,7 +154,7 @@ class _Loop:
             self.gradients[rows.row] += wants * (value.shape[1] if value.dim() > 1 else 1)
         else:
             with torch.no_grad():
-                logits = self.ask.model(rows.z)
+                logits = (self.model if clean else self.ask.model)(rows.z)
                 value = self.method.loss(logits, rows.y, rows.target, rows.scale)
             grad = torch.zeros_like(rows.z[:1]).expand_as(rows.z)
         finite(logits, rows.index, self.ask.model)
@@ -200,7 +207,7 @@ class _Loop:
         found = (self.distance.isfinite() & (self.distance > 0)).nonzero()[:, 0]
         with torch.no_grad():
             for some in found.split(batch_size):
-                self.predicted[some] = self.ask.model(self.adversarial[some]).argmax(1)
+                self.predicted[some] = self.model(self.adversarial[some]).argmax(1)
         self.forwards[found] += 1
         failed = found[(self.predicted[found] == self.queue.y[found]) | (self.distance[found] > self.limit)]
         self.distance[failed], self.adversarial[failed] = math.inf, self.queue.x[failed]

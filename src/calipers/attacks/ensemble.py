@@ -123,7 +123,8 @@ class _Search:
 
     def result(self, ended: str) -> EnsembleResult:
         """What was found, and how."""
-        self.options.get("progress", lambda finished: None)(len(self.x))
+        if "progress" in self.options:
+            self.options["progress"](len(self.x))
         parts = (self.found.adversarial, self.found.distance, self.found.predicted)
         costs = (self.found.forwards, self.found.gradients)
         return EnsembleResult(*parts, *costs, tuple(self.by), tuple(self.stages.values()), ended)

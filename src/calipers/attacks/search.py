@@ -114,6 +114,7 @@ def refine(
     threat: Threat,
     *,
     steps: int = 16,
+    beyond: float = 0.0,
     **options: Unpack[Options],
 ) -> AttackResult:
     r"""Draw every witness toward its input: bisection on t → Π_{ball(x, t·D) ∩ box}(witness), D its distance.
@@ -124,8 +125,9 @@ def refine(
     Arguments:
         found: the result of an attack on these examples.
         steps: forwards per example; the distance is found to D·2^−steps.
+        beyond: leave alone the witnesses that are no farther than this.
     """
-    some = (found.success & (found.distance > 0)).nonzero()[:, 0]
+    some = (found.success & (found.distance > beyond)).nonzero()[:, 0]
     if not len(some):
         return found
     extra = {"witness": found.adversarial[some], "reach": found.distance[some]}
@@ -139,16 +141,22 @@ def attack(
 ) -> AttackResult:
     """Run a method; where the minimal distortion is asked for, never end without a witness if one can be had.
 
-    A failure falls back to a search anywhere in the box, and every witness is drawn toward its input.
+    A failure falls back to a search anywhere in the box, and every witness is drawn toward its input. A method that
+    seeks the minimal distortion itself is not told of an eps; its witnesses beyond it are drawn in, and count if they
+    end inside.
     """
-    return settle(run(method, model, x, y, threat, **options), model, x, y, threat, **options)
+    found = run(method, model, x, y, Threat(threat.norm) if method.minimal else threat, **options)
+    if threat.ladder and method.minimal:
+        eps = threat.ladder[-1]
+        return refine(found, model, x, y, threat, beyond=eps, **options).within(eps, x, y)
+    return settle(found, model, x, y, threat, **options)
 
 
 def settle(
     found: AttackResult, model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: Unpack[Options]
 ) -> AttackResult:
     """How every attack ends: with an eps as it is; otherwise what failed is searched anywhere, and all is refined."""
-    if threat.eps is not None:
+    if threat.ladder:
         return found
     lost = (~found.success).nonzero()[:, 0]
     if len(lost):

@@ -3,6 +3,7 @@
 from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were, left_in_train_mode
 from calipers.models.digest import digest
 from calipers.models.factory import made_by, plugins
+from calipers.models.faster import faster
 from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
@@ -21,6 +22,7 @@ __all__ = [
     "Reference",
     "as_they_were",
     "digest",
+    "faster",
     "from_sklearn",
     "left_in_train_mode",
     "linear",
