@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,13 +36,14 @@ _BLOCK = 16
 
 @dataclass(frozen=True)
 class Stage:
-    """What one attack of an ensemble did: how many examples it was tried on and broke, and what that took."""
+    """One use of an attack in an ensemble: how many examples it was tried on and broke, and what that took."""
 
     attack: str
     tried: int
     broke: int
     forwards: int
     gradients: int
+    seconds: float = field(compare=False)
 
     @property
     def evaluations(self) -> int:
@@ -49,9 +51,9 @@ class Stage:
         return self.forwards + 2 * self.gradients
 
     def __add__(self, other: Stage) -> Stage:
-        """Both uses of the attack together."""
-        sums = (getattr(self, n) + getattr(other, n) for n in ("tried", "broke", "forwards", "gradients"))
-        return Stage(self.attack, *sums)
+        """Two uses of an attack together."""
+        names = ("tried", "broke", "forwards", "gradients", "seconds")
+        return Stage(self.attack, *(getattr(self, name) + getattr(other, name) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class EnsembleResult(AttackResult):
 
     Arguments:
         by: the attack that found each witness; "" where nothing was found.
-        stages: every attack in the order of its first use.
+        stages: every use of an attack, in order.
         ended: why the search ended, one sentence.
     """
 
@@ -86,7 +88,7 @@ class _Search:
     found: AttackResult
     by: list[str]
     height: Tensor
-    stages: dict[str, Stage] = field(default_factory=dict)
+    stages: list[Stage] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: Classifier, x: Tensor, y: Tensor, options: Options) -> _Search:
@@ -104,7 +106,7 @@ class _Search:
     def run(self, name: str, attack: Attack, some: Tensor, eps: float | None, norm: Norm) -> Stage:
         """One attack on some examples; its witnesses count where they are nearer."""
         if not len(some):
-            return Stage(name, 0, 0, 0, 0)
+            return Stage(name, 0, 0, 0, 0, 0.0)
 
         def watch(rows: Rows, seen: Seen) -> None:
             above = margin(seen.logits, rows.y, torch.full_like(rows.target, -1), rows.scale)
@@ -112,14 +114,15 @@ class _Search:
             at = some[rows.row]
             self.height[at] = torch.maximum(self.height[at], height)
 
+        began = time.perf_counter()
         options: Options = {**part_of(self.options, some, len(self.x)), "watch": watch}
         new = attack(self.model, self.x[some], self.y[some], Threat(norm, eps), **options)
         for i in some[new.distance < self.found.distance[some]].tolist():
             self.by[i] = name
         self.found = self.found.better(spread(new, some, self.found))
-        now = Stage(name, len(some), int(new.success.sum()), int(new.forwards.sum()), int(new.gradients.sum()))
-        self.stages[name] = self.stages[name] + now if name in self.stages else now
-        return now
+        cost = (int(new.forwards.sum()), int(new.gradients.sum()), time.perf_counter() - began)
+        self.stages.append(Stage(name, len(some), int(new.success.sum()), *cost))
+        return self.stages[-1]
 
     def result(self, ended: str) -> EnsembleResult:
         """What was found, and how."""
@@ -127,7 +130,7 @@ class _Search:
             self.options["progress"](len(self.x))
         parts = (self.found.adversarial, self.found.distance, self.found.predicted)
         costs = (self.found.forwards, self.found.gradients)
-        return EnsembleResult(*parts, *costs, tuple(self.by), tuple(self.stages.values()), ended)
+        return EnsembleResult(*parts, *costs, tuple(self.by), tuple(self.stages), ended)
 
 
 def reference(
