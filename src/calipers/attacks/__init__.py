@@ -13,6 +13,7 @@ from calipers.attacks.ensemble import EnsembleResult, Stage, auto, differentiabl
 from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
+from calipers.attacks.foreign import ALIASES, ForeignName, find_attack, foreign, plugins
 from calipers.attacks.hopskipjump import hopskipjump
 from calipers.attacks.linear import affine_map, linear
 from calipers.attacks.losses import LOSSES, Loss, find_loss, margin
@@ -21,15 +22,18 @@ from calipers.attacks.penalty import cw, ead
 from calipers.attacks.pgd import fgsm, mifgsm, pgd
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack, judged, refine, settle
+from calipers.attacks.shared import along, transferred, universal
 from calipers.attacks.sigma_zero import sigma_zero
 from calipers.attacks.square import square
 
 __all__ = [
+    "ALIASES",
     "ATTACKS",
     "LOSSES",
     "Ask",
     "AttackResult",
     "EnsembleResult",
+    "ForeignName",
     "Loss",
     "Method",
     "Options",
@@ -39,6 +43,7 @@ __all__ = [
     "Stage",
     "Steps",
     "affine_map",
+    "along",
     "apgd",
     "attack",
     "auto",
@@ -50,8 +55,10 @@ __all__ = [
     "ead",
     "fab",
     "fgsm",
+    "find_attack",
     "find_loss",
     "fmn",
+    "foreign",
     "hopskipjump",
     "judged",
     "likely_targets",
@@ -61,6 +68,7 @@ __all__ = [
     "nes",
     "noise",
     "pgd",
+    "plugins",
     "reference",
     "refine",
     "run",
@@ -69,6 +77,8 @@ __all__ = [
     "spsa",
     "square",
     "superdeepfool",
+    "transferred",
+    "universal",
     "zoo",
 ]
 

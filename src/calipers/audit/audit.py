@@ -60,7 +60,7 @@ def audit(
         inputs: model and data that fit each other, see :func:`calipers.audit.open_inputs`.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         eps: the radii asked for; none for the minimal distortion alone.
-        budget: ``"quick"``, ``"standard"`` or ``"thorough"``.
+        budget: ``"quick"``, ``"standard"``, ``"thorough"``, ``"auto"`` or ``"reference"``.
         seed: of every random draw.
         out: the run folder; None keeps the run in memory.
         resume: go on with an unfinished run in ``out``; a finished one is read back.
@@ -208,13 +208,18 @@ def _part(brackets: Brackets, x: torch.Tensor) -> Part:
         "adversarial": brackets.adversarial[found].numpy(),
         "predicted": brackets.fooled[found].numpy(),
     }
-    return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
+    return Part(
+        table=columns,
+        arrays=arrays,
+        notes={"refused": brackets.refused, f"ended {int(brackets.index[0])}": brackets.ended},
+    )
 
 
 def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
     """One run from its parts: rows, witnesses, checks, summary."""
     merged = merge(parts)
     about["refused"] = merged.notes["refused"]
+    about["ended"] = [why for name, said in merged.notes.items() if name.startswith("ended ") for why in said]
     rows = table_of(merged.table)
     checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
     summary = summarise(rows, threat, checks, float(str(about["seconds"])))
