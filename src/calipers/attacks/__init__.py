@@ -8,8 +8,8 @@ from functools import partial
 from calipers.attacks.apgd import apgd
 from calipers.attacks.ddn import ddn
 from calipers.attacks.deepfool import deepfool, superdeepfool
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets, run
-from calipers.attacks.ensemble import EnsembleResult, Stage, auto, differentiable, reference
+from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, differentiable, likely_targets, run
+from calipers.attacks.ensemble import EnsembleResult, Stage, auto, reference
 from calipers.attacks.estimated import nes, spsa, zoo
 from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn

@@ -21,8 +21,8 @@ from calipers.errors import BadInput
 from calipers.models import Classifier, faster
 from calipers.threats import Threat, distance
 
-__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "finite", "likely_targets",
-           "run"]  # fmt: skip
+__all__ = ["Ask", "Method", "Options", "Rows", "Seen", "Steps", "clears", "column", "differentiable", "finite",
+           "likely_targets", "run"]  # fmt: skip
 
 
 def run(
@@ -213,6 +213,12 @@ class _Loop:
         self.distance[failed], self.adversarial[failed] = math.inf, self.queue.x[failed]
         self.predicted[failed] = self.queue.y[failed]
         return AttackResult(self.adversarial, self.distance, self.predicted, self.forwards, self.gradients)
+
+
+def differentiable(model: Classifier, x: Tensor) -> bool:
+    """Whether the logits of ``x`` carry a gradient back to it; one forward of one example."""
+    with model.frozen(), torch.enable_grad():
+        return model(x[:1].detach().clone().requires_grad_()).requires_grad
 
 
 def finite(logits: Tensor, index: Tensor, model: Classifier) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.apgd import apgd
+from calipers.attacks.engine import differentiable
 from calipers.attacks.fab import fab
 from calipers.attacks.fmn import fmn
 from calipers.attacks.hopskipjump import hopskipjump
@@ -26,7 +27,7 @@ from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, Threat
 
-__all__ = ["EnsembleResult", "Stage", "auto", "differentiable", "reference"]
+__all__ = ["EnsembleResult", "Stage", "auto", "reference"]
 
 Attack = Callable[..., AttackResult]
 
@@ -69,12 +70,6 @@ class EnsembleResult(AttackResult):
     by: tuple[str, ...]
     stages: tuple[Stage, ...]
     ended: str
-
-
-def differentiable(model: Classifier, x: Tensor) -> bool:
-    """Whether the logits of ``x`` carry a gradient back to it; one forward of one example."""
-    with model.frozen(), torch.enable_grad():
-        return model(x[:1].detach().clone().requires_grad_()).requires_grad
 
 
 @dataclass(eq=False)

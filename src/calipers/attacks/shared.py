@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import run
+from calipers.attacks.engine import differentiable, run
 from calipers.attacks.losses import margin
 from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
@@ -171,6 +171,9 @@ def universal(
     if threat.norm not in ("linf", "l2") or len(threat.ladder) != 1:
         raise BadInput("threat of a universal perturbation", expected="linf or l2 with one eps", got=threat)
     x, y = model.check(x.detach(), y)
+    if not differentiable(model, x):
+        hint = "transferred and along need none"
+        raise BadInput(f"model of a universal perturbation, {model.name}", expected="a gradient", got="none", hint=hint)
     eps, anywhere, size = threat.ladder[0], Box(-torch.inf, torch.inf), options.get("batch_size", 256)
     none = torch.full_like(y, -1)
     v = best = torch.zeros_like(x[:1])
