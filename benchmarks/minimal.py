@@ -1,7 +1,7 @@
 """Minimal-norm attacks side by side: median distance, failures, gradients and seconds, at the same number of steps.
 
-What a library returns is judged alike for all: one fresh call of the model, the distance in float64. Rows that fail count
-as infinite in the median, whatever the library says of them.
+What a library returns is judged alike for all: one fresh call of the model, the distance in float64. Rows that fail
+count as infinite in the median, whatever the library says of them.
 """
 
 from __future__ import annotations
