@@ -85,7 +85,7 @@ CONTRACTS = (
     Contract("fab", partial(fab, steps=20, targets=0), minimal=True, tight=1e-3, many=1e-3),
     Contract("fab-targeted", partial(fab, steps=20, targets=9), minimal=True, tight=1e-3, many=1e-3),
     Contract("deepfool", deepfool, minimal=True, tight=1e-5, many=1e-5),
-    Contract("superdeepfool", superdeepfool, ("l2",), minimal=True, tight=1e-5, many=1e-5),
+    Contract("superdeepfool", superdeepfool, minimal=True, tight=1e-5, many=1e-5),
     Contract("cw", partial(cw, steps=240, rounds=6), ("l2",), minimal=True, tight=0.03, many=0.05),
     Contract("ead", partial(ead, steps=180, rounds=6), ("l1",), minimal=True, tight=0.3),
     Contract("sigma-zero", partial(sigma_zero, steps=40), ("l0",), minimal=True),

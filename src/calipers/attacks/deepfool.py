@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.losses import gaps
-from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, nearest_boundary
+from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, nearest_boundary, reserve
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.threats import Threat, cross
+from calipers.threats import Threat, onto
 
 __all__ = ["deepfool", "superdeepfool"]
 
@@ -32,11 +32,11 @@ class _DeepFool(Steps):
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         value, slope = nearest_boundary(seen, ask.threat.norm)
-        _, delta = cross(rows.z, slope, -value, ask.threat.norm, ask.model.box)
+        delta = onto(rows.z, slope, value.clamp_max(0) - reserve(rows), ask.threat.norm, ask.model.box)
         ahead = ask.model.box.clamp(rows.z + (1 + self.overshoot) * delta)
         ends = seen.fooled
         if self.orthogonal:
-            # Fooled on the way: try the foot of x on the boundary's normal; fooled there too: x sees it head-on.
+            # Fooled on the way: try the nearest point of the plane met there; fooled at that too: x sees it head-on.
             ends = seen.fooled & rows.straight
             rows.straight = seen.fooled & ~rows.straight
             ahead = torch.where(column(rows.straight, ahead), self._foot(ask, rows, seen), ahead)
@@ -44,10 +44,11 @@ class _DeepFool(Steps):
         rows.k = torch.where(ends, self.looks - 2, rows.k)
 
     def _foot(self, ask: Ask, rows: Rows, seen: Seen) -> Tensor:
-        """x + (⟨z − x, w⟩/‖w‖²)·w with w the gradient of the class that won at z."""
-        w, moved = seen.grad[:, 0], rows.z - rows.x
-        length = (moved * w).flatten(1).sum(1) / w.square().flatten(1).sum(1).clamp_min(torch.finfo(w.dtype).tiny)
-        return ask.model.box.clamp(rows.x + column(length, w) * w)
+        """The nearest point to x of the boundary's plane as the class that won at z has it there."""
+        w = seen.grad[:, 0]
+        at_x = seen.value[:, 0] - (w * (rows.z - rows.x)).flatten(1).sum(1)
+        delta = onto(rows.x, w, at_x - reserve(rows), ask.threat.norm, ask.model.box)
+        return ask.model.box.clamp(rows.x + (1 + self.overshoot) * delta)
 
 
 def deepfool(
@@ -99,9 +100,11 @@ def superdeepfool(
     candidates: int = 10,
     **options: Unpack[Options],
 ) -> AttackResult:
-    r"""SuperDeepFool: whenever DeepFool arrives at z, go on from x + (⟨z − x, w⟩/‖w‖²)·w, w the boundary's normal at z.
+    r"""SuperDeepFool: when DeepFool arrives at z, go on from the point nearest to x of the boundary's plane at z.
 
-    It stops where that point is a witness itself, so that z − x is parallel to w, as it is at the nearest point. L2.
+    For z on the boundary, in L2 and without a box, that is the paper's x + (⟨z − x, w⟩/‖w‖²)·w, w the normal at z. It
+    stops where such a point is a witness itself: then it lies from x along w, as the nearest point does. The paper has
+    L2 alone, and the plane through z itself, which DeepFool may have overshot.
 
     Arguments:
         model, x, y, threat, steps, overshoot, candidates, options: as for :func:`deepfool`; the steps of both kinds are
@@ -110,8 +113,6 @@ def superdeepfool(
     Source: "Revisiting DeepFool: generalization and improvement" (Abdollahpoor, Moosavi-Dezfooli, Frossard et al.
     2023), Algorithm 2: SDF(∞, 1).
     """
-    if threat.norm != "l2":
-        raise BadInput("norm of SuperDeepFool", expected="l2", got=repr(threat.norm), hint="deepfool takes linf and l1")
     method = _DeepFool(gaps(candidates), steps, minimal=True, overshoot=overshoot, orthogonal=True)
     return _checked(method, model, x, y, threat, options)
 

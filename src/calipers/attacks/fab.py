@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.losses import gaps, margin
-from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, likely_targets, nearest_boundary
+from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, likely_targets, nearest_boundary, reserve
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.threats import Threat, cross, norm, sample
+from calipers.threats import Threat, norm, onto, sample
 
 __all__ = ["fab"]
 
@@ -42,22 +42,15 @@ class _FAB(Steps):
         # A witness is first drawn back; what the plane says there follows from what it says here.
         share = torch.where(seen.fooled, self.back, 1.0).to(rows.x.dtype)
         z = rows.x + column(share, rows.x) * (rows.z - rows.x)
+        value = value - reserve(rows)
         here = value + (slope * (z - rows.z)).flatten(1).sum(1)
         there = value + (slope * (rows.x - rows.z)).flatten(1).sum(1)
-        near, far = _onto(ask, z, slope, here), _onto(ask, rows.x, slope, there)
-        a, b = norm(near, ask.threat.norm), norm(far, ask.threat.norm)
+        name, box = ask.threat.norm, ask.model.box
+        near, far = onto(z, slope, here, name, box), onto(rows.x, slope, there, name, box)
+        a, b = norm(near, name), norm(far, name)
         pull = column((a / (a + b).clamp_min(torch.finfo(a.dtype).tiny)).clamp_max(self.pull), z)
         ahead = (1 - pull) * (z + self.overshoot * near) + pull * (rows.x + self.overshoot * far)
-        rows.z = ask.model.box.clamp(ahead)
-
-
-def _onto(ask: Ask, x: Tensor, slope: Tensor, value: Tensor) -> Tensor:
-    """The smallest step onto the plane value + ⟨slope, δ⟩ = 0 inside the box; as far as the box allows if it misses."""
-    toward = -column(value.sign(), x) * slope
-    radius, step = cross(x, toward, value.abs(), ask.threat.norm, ask.model.box)
-    lo, hi = ask.model.box.sides(x)
-    corner = torch.where(toward > 0, hi, torch.where(toward < 0, lo, x)) - x
-    return torch.where(column(radius.isinf(), x), corner.nan_to_num(posinf=0.0, neginf=0.0), step)
+        rows.z = box.clamp(ahead)
 
 
 def fab(

@@ -27,7 +27,10 @@ __all__ = [
     "go_on",
     "likely_targets",
     "nearest_boundary",
+    "reserve",
 ]
+
+_SLACK = 64
 
 
 class Options(TypedDict, total=False):
@@ -178,8 +181,12 @@ def clears(logits: Tensor, y: Tensor) -> Tensor:
     """Whether the label loses by more than what another batch size may change in the last bits: bool (N,)."""
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    slack = 64 * torch.finfo(logits.dtype).eps * (logits.amax(1) - logits.amin(1))
-    return others - own > slack
+    return others - own > _SLACK * torch.finfo(logits.dtype).eps * (logits.amax(1) - logits.amin(1))
+
+
+def reserve(rows: Rows) -> Tensor:
+    """The margin to aim for where the boundary itself would be reached: what :func:`clears` asks, and some more."""
+    return 4 * _SLACK * torch.finfo(rows.scale.dtype).eps * rows.scale
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
