@@ -25,7 +25,7 @@ from calipers.attacks.search import part_of, spread
 from calipers.attacks.square import square
 from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.threats import Norm, Threat
+from calipers.threats import Norm, Threat, distance
 
 __all__ = ["EnsembleResult", "Stage", "auto", "reference"]
 
@@ -106,6 +106,9 @@ class _Search:
         def watch(rows: Rows, seen: Seen) -> None:
             above = margin(seen.logits, rows.y, torch.full_like(rows.target, -1), rows.scale)
             height = (above / rows.scale.clamp_min(torch.finfo(above.dtype).tiny)).double()
+            if eps is not None:
+                # What lies beyond eps says nothing about how near the ball comes.
+                height = torch.where(distance(rows.x, rows.z, norm) <= eps, height, -torch.inf)
             at = some[rows.row]
             self.height[at] = torch.maximum(self.height[at], height)
 
@@ -233,14 +236,14 @@ def _blind_minimal(norm: Norm) -> tuple[str, Attack]:
     """What seeks the minimal distortion without gradients."""
     if norm in ("linf", "l2"):
         return "hopskipjump", hopskipjump
-    return ("square", partial(square, steps=500)) if norm == "l1" else ("noise", noise)
+    return ("square", partial(square, steps=500)) if norm == "l1" else ("brute-force", noise)
 
 
 def _plan(norm: Norm, eps: float, smooth: bool) -> tuple[dict[str, Attack], dict[str, Attack]]:
     """What everyone gets, in turn; and the moves, of which the one that gains most is tried first."""
     if norm == "l0":
         rest: dict[str, Attack] = {"pgd": partial(pgd, steps=100, restarts=3)} if smooth else {}
-        return ({"fmn": partial(fmn, steps=50)} if smooth else {}), {**rest, "noise": partial(noise, steps=500)}
+        return ({"fmn": partial(fmn, steps=50)} if smooth else {}), {**rest, "brute-force": partial(noise, steps=500)}
     if not smooth:
         labels: dict[str, Attack] = {} if norm == "l1" else {"hopskipjump": partial(hopskipjump, steps=2000)}
         return {"square": partial(square, steps=200)}, {"square-2000": partial(square, steps=2000), **labels}

@@ -128,7 +128,7 @@ class _Stream:
         far = torch.where(self._fooled(z, row) & (far <= eps), far, torch.inf).view(len(some), -1)
         nearest = far.argmin(1, keepdim=True)
         fell = far.gather(1, nearest)[:, 0].isfinite()
-        chosen = z.view(len(some), len(block), *z.shape[1:])[torch.arange(len(some)), nearest[:, 0]]
+        chosen = z.view(len(some), len(block), *z.shape[1:])[torch.arange(len(some), device=z.device), nearest[:, 0]]
         self.best[some[fell]] = chosen[fell]
         self.forwards[some] += len(block)
         return fell

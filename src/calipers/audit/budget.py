@@ -49,7 +49,7 @@ class Budget:
 
     def _by_scores(self, norm: Norm) -> tuple[str, Attack]:
         if norm == "l0":
-            return "noise", partial(noise, steps=self.queries)
+            return "brute-force", partial(noise, steps=self.queries)
         return "square", partial(square, steps=self.queries)
 
 

@@ -105,7 +105,12 @@ class OnnxModel(BlackBox):
         for first in range(0, len(x), size):
             part = x[first : first + size]
             full = np.concatenate([part, np.zeros((size - len(part), *x.shape[1:]), x.dtype)])
-            parts.append(self.session.run([self.output], {self.input.name: full})[0][: len(part)])
+            try:
+                found = self.session.run([self.output], {self.input.name: full})[0]
+            except Exception as error:
+                got = f"shape {full.shape}: {str(error).splitlines()[0]}"
+                raise BadInput(f"input of {self.name}", expected=f"shape {self.input.shape}", got=got) from error
+            parts.append(found[: len(part)])
         answers: NDArray[Any] = np.concatenate(parts)
         return answers.reshape(-1) if self.labels else answers
 
