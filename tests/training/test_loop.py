@@ -230,7 +230,7 @@ def test_what_is_wrong_is_said_before_the_first_step(tmp_path):
     with pytest.warns(UserWarning, match=r"eps = 0\.6 is half of the input box in linf \(0\.5\) or more"):
         train(fresh("digits-linear"), DATA.take(64), replace(PLAN, schedule=Schedule("constant", 0.6), epochs=1))
     flat = Classifier.of(nn.Linear(64, 10), shape=(64,))
-    with pytest.raises(BadInput, match="network of recipe hard: expected an nn.Sequential"):
+    with pytest.raises(BadInput, match=r"network of recipe hard: expected an nn.Sequential"):
         train(flat, replace(DATA, x=DATA.x.flatten(1)), replace(PLAN, recipe="hard"))
     with pytest.raises(BadInput, match="augment: expected images"):
         train(flat, replace(DATA, x=DATA.x.flatten(1)), replace(PLAN, augment=True))

@@ -9,7 +9,7 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, column, go_on
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack
 from calipers.errors import BadInput
@@ -34,11 +34,11 @@ class _Estimated(Queries):
     momentum: float = 0.9
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
         # The first attempt starts at x itself, restarts at a random point of the ball.
         fresh = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
         begin = torch.where(column(rows.attempt == 0, rows.x), rows.x, fresh)
-        rows.base = torch.where(column(goes_on, rows.x), getattr(rows, "base", rows.x), begin)
+        rows.z = getattr(rows, "base", rows.z)
+        rows.base = go_on(ask, rows, begin)
         rows.z, rows.plus = rows.base, torch.zeros_like(rows.eps)
         for name in ("direction", "slope", "mean", "square", "visits"):
             setattr(rows, name, torch.zeros_like(rows.x))
@@ -68,7 +68,8 @@ class _Estimated(Queries):
 
     def _share(self, ask: Ask, rows: Rows) -> Tensor:
         """eps·d^(−1/p): what each coordinate may change if all change alike."""
-        return rows.eps * rows.x[0].numel() ** (-1 / norm_of(ask.threat.norm))
+        share: float = rows.x[0].numel() ** (-1 / norm_of(ask.threat.norm))
+        return rows.eps * share
 
     def _direction(self, draw: Draws, rows: Rows) -> Tensor:
         n, d = rows.x.flatten(1).shape

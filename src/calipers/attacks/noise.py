@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Unpack
@@ -9,13 +10,14 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Options, clears, column, finite, rungs
+from calipers.attacks.engine import finite
+from calipers.attacks.method import Options, clears, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import judged, settle
 from calipers.errors import BadInput, nearest
 from calipers.models import Classifier
 from calipers.runner.draws import Draws
-from calipers.threats import Norm, Threat, distance, norm_of, project, sample
+from calipers.threats import Box, Norm, Threat, distance, norm_of, project, sample
 
 __all__ = ["KINDS", "noise"]
 
@@ -105,7 +107,7 @@ class _Stream:
         standing = self._fooled(self.x, torch.arange(len(self.x), device=self.x.device)).logical_not().nonzero()[:, 0]
         self.forwards += 1
         tell(len(self.x) - len(standing))
-        for stream, eps in enumerate(rungs(self.x, self.threat, self.model)):
+        for stream, eps in enumerate(_rungs(self.threat, self.model)):
             for first in range(0, points, _BLOCK):
                 block = torch.arange(first, min(first + _BLOCK, points), device=self.x.device)
                 groups = standing.split(max(self.batch_size // len(block), 1)) if len(standing) else ()
@@ -126,7 +128,7 @@ class _Stream:
         far = torch.where(self._fooled(z, row) & (far <= eps), far, torch.inf).view(len(some), -1)
         nearest = far.argmin(1, keepdim=True)
         fell = far.gather(1, nearest)[:, 0].isfinite()
-        chosen = z.view(len(some), len(block), *z.shape[1:])[torch.arange(len(some)), nearest[:, 0]]
+        chosen = z.view(len(some), len(block), *z.shape[1:])[torch.arange(len(some), device=z.device), nearest[:, 0]]
         self.best[some[fell]] = chosen[fell]
         self.forwards[some] += len(block)
         return fell
@@ -135,3 +137,12 @@ class _Stream:
         logits = torch.cat([self.model(part) for part in z.split(self.batch_size)])
         finite(logits, self.index[row], self.model)
         return clears(logits, self.y[row])
+
+
+def _rungs(threat: Threat, model: Classifier) -> tuple[float, ...]:
+    """The asked radii, or powers of two up to the whole box; ±2¹⁰ a coordinate where it is infinite."""
+    if threat.ladder:
+        return threat.ladder
+    box, d = model.box if model.box.bounded else Box(-(2.0**10), 2.0**10), math.prod(model.shape)
+    count = math.ceil(math.log2(d)) if threat.norm == "l0" else 10 if model.box.bounded else 21
+    return tuple(box.reach(threat.norm, d) * 2.0**-i for i in range(count, -1, -1))

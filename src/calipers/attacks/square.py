@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, column, go_on
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack
 from calipers.errors import BadInput
@@ -38,7 +38,7 @@ class _Window:
         return (self.down >= 0) & (self.down < self.height) & (self.along >= 0) & (self.along < self.width)
 
     def bumps(self, turned: Tensor) -> Tensor:
-        """Two pyramids of opposite sign side by side, Σ_{r ≥ ρ} 1/(r + 1)² with ρ the distance from the half's centre."""
+        """Two pyramids of opposite sign side by side, Σ_{r ≥ ρ} 1/(r + 1)² at distance ρ from each half's centre."""
         down, along = torch.where(turned, self.along, self.down), torch.where(turned, self.down, self.along)
         height, width = torch.where(turned, self.width, self.height), torch.where(turned, self.height, self.width)
         half = height // 2
@@ -64,9 +64,8 @@ class _Square(Queries):
             delta = _signs(ask.draws(rows, 0)("uniform", (n, c * w))).view(n, c, 1, w).expand(-1, -1, h, -1)
         else:
             delta = self._tiles(ask.draws(rows, 0), n, c, h, w)
-        goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
-        best = getattr(rows, "top_z", rows.x)
-        rows.z = torch.where(column(goes_on, rows.x), best, self._placed(ask, rows, delta))
+        rows.z = getattr(rows, "top_z", rows.z)
+        rows.z = go_on(ask, rows, self._placed(ask, rows, delta))
         rows.top, rows.top_z = torch.full_like(rows.eps, -torch.inf), rows.z
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
@@ -101,7 +100,8 @@ class _Square(Queries):
         u = draw("uniform", (n, 1 + c * _TILES**2 + (w if h == 1 else 0)))
         down, along = (p.expand(n, 1, h, w) for p in _places(u[:, 1 + c * _TILES**2 :], h, w))
         height, width = -(-h // _TILES), -(-w // _TILES)
-        tile = _Window(down % height, along % width, *(torch.full_like(down[:, :, :1, :1], s) for s in (height, width)))
+        sides = torch.tensor([height, width], device=u.device).expand(n, 1, 1, 2)
+        tile = _Window(down % height, along % width, sides[..., :1], sides[..., 1:])
         which = (down // height) * _TILES + along // width
         sign = _signs(u[:, 1 : 1 + c * _TILES**2]).view(n, c, -1)
         sign = sign.gather(2, which.expand(-1, c, -1, -1).flatten(2)).view(n, c, h, w)
@@ -120,11 +120,12 @@ def _window(side: Tensor, corner: Tensor, places: tuple[Tensor, Tensor], h: int,
     height, width = side.clamp_max(h), side.clamp_max(w)
     top, left = (corner[:, 0] * (h - height + 1)).long(), (corner[:, 1] * (w - width + 1)).long()
     height, width, top, left = (v.view(-1, 1, 1, 1) for v in (height, width, top, left))
-    return _Window(*torch.broadcast_tensors(places[0] - top, places[1] - left), height, width)
+    down, along = torch.broadcast_tensors(places[0] - top, places[1] - left)
+    return _Window(down, along, height, width)
 
 
 def _carried(delta: Tensor, bumps: Tensor, into: Tensor, source: Tensor, eps: Tensor, power: int) -> Tensor:
-    """δ without what was in ``source``; ``into`` gets it, with what δ leaves unused, in the shape bumps + old direction.
+    """δ without its part in ``source``: ``into`` gets it, and what δ leaves unused, shaped as bumps + old direction.
 
     Algorithm 3 of the paper, channel by channel; Croce & Hein 2021 take it to L1.
     """
@@ -177,10 +178,10 @@ def square(
 ) -> AttackResult:
     r"""Square attack: change one random square of the image, and keep the change if the margin grows.
 
-    L∞: δ = ±eps in the square, one sign a channel. L2 and L1: the mass of a second square, and what is left of eps, move
-    into the first in the shape of two bumps of opposite sign. The squares' area starts at ``share`` of the image and is
-    halved nine times. A vector has no squares: random subsets of its coordinates take their place, each coordinate with
-    a sign of its own.
+    L∞: δ = ±eps in the square, one sign a channel. L2 and L1: the mass of a second square, and what is left of eps,
+    move into the first in the shape of two bumps of opposite sign. The squares' area starts at ``share`` of the image
+    and is halved nine times. A vector has no squares: random subsets of its coordinates take their place, each
+    coordinate with a sign of its own.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`.

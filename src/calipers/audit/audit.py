@@ -65,7 +65,7 @@ def audit(
         inputs: model and data that fit each other, see :func:`calipers.audit.open_inputs`.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         eps: the radii asked for; none for the minimal distortion alone.
-        budget: ``"quick"``, ``"standard"`` or ``"thorough"``.
+        budget: ``"quick"``, ``"standard"``, ``"thorough"``, ``"auto"`` or ``"reference"``.
         seed: of every random draw.
         out: the run folder; None keeps the run in memory.
         resume: go on with an unfinished run in ``out``; a finished one is read back.
@@ -136,6 +136,7 @@ def _judged(
         reaction = told(plan, work.budget, before, summarise(rows, threat, checks, 0.0))
     merged, said = merge(parts), about()
     said["refused"] = merged.notes["refused"]
+    said["ended"] = [why for name, whys in merged.notes.items() if name.startswith("ended ") for why in whys]
     summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update={"reaction": reaction})
     return Run(str(folder or ""), said, rows, merged.arrays, checks, summary)
 

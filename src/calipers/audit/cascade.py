@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calipers.attacks import AttackResult, NoGradient, Options, affine_map, judged, linear, noise, refine
+from calipers.attacks import (
+    AttackResult,
+    EnsembleResult,
+    NoGradient,
+    Options,
+    affine_map,
+    differentiable,
+    judged,
+    linear,
+    refine,
+)
 from calipers.audit.budget import Attack, Budget
 from calipers.certificates import CERTIFICATES, Certified, NotApplicable
 from calipers.errors import BadInput
@@ -33,6 +43,7 @@ class Brackets:
         adversarial: the witnesses, shape (N, \*shape); ``fooled`` what the model answers on them.
         forwards, gradients: what the attacks spent.
         refused: certificates that do not apply, and why.
+        ended: why each ensemble ended.
     """
 
     index: Tensor
@@ -47,6 +58,7 @@ class Brackets:
     forwards: Tensor
     gradients: Tensor
     refused: dict[str, str]
+    ended: list[str] = field(default_factory=list)
 
     def raise_lower(self, bound: Certified) -> None:
         """Take a certificate's radius where it is larger. Only a proof may be handed in."""
@@ -56,13 +68,13 @@ class Brackets:
         self.certificate[better.numpy()] = bound.by
         self.check()
 
-    def lower_upper(self, some: Tensor, found: AttackResult, name: str) -> None:
-        """Take an attack's witnesses where they are nearer; count what it cost."""
+    def lower_upper(self, some: Tensor, found: AttackResult, by: str | np.ndarray) -> None:
+        """Take an attack's witnesses where they are nearer; count what it cost. An ensemble has a name for each."""
         better = found.distance.cpu() < self.upper[some]
         at = some[better]
         self.upper[at], self.adversarial[at] = found.distance.cpu()[better], found.adversarial.cpu()[better]
         self.fooled[at] = found.predicted.cpu()[better]
-        self.attack[at.numpy()] = name
+        self.attack[at.numpy()] = by if isinstance(by, str) else by[better.numpy()]
         self.forwards[some] += found.forwards.cpu()
         self.gradients[some] += found.gradients.cpu()
         self.check()
@@ -141,18 +153,24 @@ def close_brackets(
             brackets.refused[f"{name}{called}"] = str(refusal)
             if threat.eps is not None:
                 return
-            called, found = "noise", noise(aim, x[some], y[some], threat, steps=20, **telling)
+            called, blind = budget.first_in(threat.norm, smooth=False)
+            found = blind(aim, x[some], y[some], threat, **telling)
+        by: str | np.ndarray = f"{name}{called}"
+        if isinstance(found, EnsembleResult):
+            by = np.array([f"{name}{member}" for member in found.by], dtype=object)
+            brackets.ended.append(f"{name}{called} on {len(some)} examples: {found.ended}")
         if aim is not model:
             found = judged(found.adversarial, model, x[some], y[some], threat, **options).after(found)
         if threat.eps is not None or aim is not model:
             found = refine(found, model, x[some], y[some], Threat(threat.norm), **options)
-        brackets.lower_upper(some, found, f"{name}{called}")
+        brackets.lower_upper(some, found, by)
 
-    called, first = _first_attack(aim, x[right], budget)
+    smooth = differentiable(aim, x[right])
+    called, first = _first_attack(aim, x[right], budget.first_in(threat.norm, smooth))
     # An example counts for a half when it has a bracket, and for the other when the bracket is decided.
     attack(called, first, right, Threat(threat.norm), lambda n: progress(n / 2))
     waiting = len(right)
-    for called, closing in budget.closing_in(threat.norm).items():
+    for called, closing in budget.closing_in(threat.norm, smooth).items():
         groups = brackets.open_at(threat.ladder)
         still = sum(len(some) for some, _ in groups)
         progress((waiting - still) / 2)
@@ -209,9 +227,9 @@ def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: 
             break
 
 
-def _first_attack(model: Classifier, x: Tensor, budget: Budget) -> tuple[str, Attack]:
-    """The exact attack on an affine model, the budget's minimal-norm attack on any other."""
+def _first_attack(model: Classifier, x: Tensor, otherwise: tuple[str, Attack]) -> tuple[str, Attack]:
+    """The exact attack on an affine model, the budget's own on any other."""
     # Classes and coordinates beyond this make the K gradients and sorts dearer than a search.
     if model.classes <= 100 and affine_map(model, x) is not None:
         return "linear", linear
-    return "fmn", budget.first
+    return otherwise

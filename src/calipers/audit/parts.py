@@ -25,7 +25,9 @@ def part_of(brackets: Brackets, x: Tensor) -> Part:
         "adversarial": brackets.adversarial[found].numpy(),
         "predicted": brackets.fooled[found].numpy(),
     }
-    return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
+    # Notes of one name are merged to the last one: what ended is told shard by shard.
+    notes = {"refused": brackets.refused, f"ended {int(brackets.index[0])}": brackets.ended}
+    return Part(table=columns, arrays=arrays, notes=notes)
 
 
 def brackets_of(part: Part, x: Tensor) -> Brackets:
@@ -39,4 +41,5 @@ def brackets_of(part: Part, x: Tensor) -> Brackets:
     found = torch.tensor([place[int(index)] for index in part.arrays["index"]], dtype=torch.int64)
     adversarial[found] = torch.from_numpy(np.array(part.arrays["adversarial"])).to(adversarial.dtype)
     fooled[found] = torch.from_numpy(np.array(part.arrays["predicted"]))
-    return Brackets(**columns, adversarial=adversarial, fooled=fooled, refused=dict(part.notes["refused"]))
+    refused, ended = dict(part.notes["refused"]), list(part.notes[f"ended {int(columns['index'][0])}"])
+    return Brackets(**columns, adversarial=adversarial, fooled=fooled, refused=refused, ended=ended)

@@ -34,7 +34,7 @@ BLIND = frozenset({
 })  # fmt: skip
 
 # Queries of the search without gradients, by budget.
-QUERIES = {"quick": 100, "standard": 300, "thorough": 2000}
+QUERIES = {"quick": 100, "standard": 300, "thorough": 2000, "auto": 300, "reference": 2000}
 _DRAWS, _JUDGES = 16, 64
 
 

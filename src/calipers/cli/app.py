@@ -95,7 +95,7 @@ def audit(
     ----------
     model
         A built-in name (digits-mlp, digits-linear), FILE.safetensors or a state dict FILE.pt with --arch, FILE.skops,
-        or package.module:factory.
+        FILE.onnx, or package.module:factory.
     data
         digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images.
     norm
@@ -105,7 +105,8 @@ def audit(
     examples
         Audit the first so many examples.
     budget
-        quick, standard or thorough.
+        quick, standard or thorough; auto, which spends where it still changes something; reference, AutoAttack as
+        published.
     seed
         Of every random draw; the same seed gives the same rows.
     out

@@ -4,6 +4,7 @@ from calipers.models.architectures import ARCHITECTURES, Architecture
 from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were, left_in_train_mode
 from calipers.models.digest import digest
 from calipers.models.factory import made_by, plugins
+from calipers.models.faster import faster
 from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
@@ -26,6 +27,7 @@ __all__ = [
     "StraightThrough",
     "as_they_were",
     "digest",
+    "faster",
     "from_sklearn",
     "left_in_train_mode",
     "linear",

@@ -1,9 +1,10 @@
-"""scikit-learn's linear classifiers, linear SVMs and MLPs, and their scalers, as the same function in torch."""
+"""scikit-learn's classifiers: linear ones, linear SVMs and MLPs as the same function in torch, others as they are."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from calipers.errors import BadInput
+from calipers.models.blackbox import EstimatorModel
 from calipers.models.classifier import Classifier
 from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.threats import Box
@@ -41,6 +43,9 @@ def from_sklearn(
 
     The result is compared with the estimator on a few points before it is handed out.
 
+    Every other classifier (trees, forests, neighbours, curved kernels, other pipelines) is called as it is: its
+    decision function, else its probabilities, else its labels, without gradients, see :class:`EstimatorModel`.
+
     Arguments:
         estimator: a fitted classifier, or a pipeline that ends in one.
         box: the values an input may take; (−∞, ∞) unless given.
@@ -51,7 +56,7 @@ def from_sklearn(
         a Classifier of inputs of shape (n_features_in_,), dtype float64.
 
     Raises:
-        BadInput: for an estimator or scaler that is not supported, not fitted, multi-label, of one class, or sparse.
+        BadInput: for an estimator that is no classifier, not fitted, multi-label, of one class, or sparse.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -64,11 +69,17 @@ def from_sklearn(
         ))
     """
     *scalers, final = list(_parts(estimator)) or [estimator]
-    head = _HEADS[_known(final, _HEADS, "model")]
+    if not hasattr(final, "predict"):
+        raise BadInput("scikit-learn model", expected="a classifier", got=type(final).__name__)
     for part in (*scalers, final):
         _check_fitted(part)
+    if not hasattr(final, "classes_"):
+        raise BadInput("scikit-learn model", expected="a classifier", got=type(final).__name__)
     names = _class_names(final, class_names)
-    module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head(final, len(names))).double().eval()
+    if not _has_torch_form(scalers, final):
+        return _as_it_is(estimator, box, name, names)
+    head = _HEADS[str(_known(final, _HEADS))](final, len(names))
+    module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head).double().eval()
     _check_same_function(module, estimator, final)
     return Classifier.of(
         module,
@@ -78,6 +89,27 @@ def from_sklearn(
         class_names=names,
         origin="scikit-learn: " + " → ".join(type(part).__name__ for part in (*scalers, final)),
     )
+
+
+def _has_torch_form(scalers: Sequence[Any], final: Any) -> bool:
+    """Whether every part is one of those that this file writes in torch."""
+    curved = getattr(final, "kernel", "linear") != "linear"
+    return bool(_known(final, _HEADS)) and not curved and all(_known(part, _SCALERS) for part in scalers)
+
+
+def _as_it_is(
+    estimator: Any, box: Box | tuple[float, float] | None, name: str | None, names: tuple[str, ...]
+) -> Classifier:
+    """The estimator called as the user calls it, in float64, without gradients."""
+    model = Classifier.of(
+        EstimatorModel(estimator).eval(),
+        shape=(int(estimator.n_features_in_),),
+        box=box if box is not None else Box(-torch.inf, torch.inf),
+        name=name or type(estimator).__name__,
+        class_names=names,
+        origin=f"scikit-learn: {type(estimator).__name__}, called as it is",
+    )
+    return replace(model, dtype=torch.float64)
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
@@ -90,17 +122,12 @@ def _parts(estimator: Any) -> Iterator[Any]:
             yield from _parts(step)
 
 
-def _known(part: Any, known: dict[str, Any], what: str) -> str:
+def _known(part: Any, known: dict[str, Any]) -> str | None:
     """The scikit-learn type that ``part`` is, or descends from; its behaviour is checked later."""
     for kind in type(part).__mro__:
         if kind.__name__ in known and kind.__module__.startswith("sklearn."):
             return kind.__name__
-    raise BadInput(
-        f"scikit-learn {what}",
-        expected="one of " + ", ".join(sorted(known)),
-        got=type(part).__name__,
-        hint="a factory package.module:factory can return any nn.Module",
-    )
+    return None
 
 
 def _check_fitted(part: Any) -> None:
@@ -138,7 +165,7 @@ def _preprocessing(scalers: Sequence[Any]) -> list[nn.Module]:
     size = int(scalers[0].n_features_in_)
     mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
     for scaler in scalers:
-        kind = _known(scaler, _SCALERS, "preprocessing")
+        kind = str(_known(scaler, _SCALERS))
         if getattr(scaler, "clip", False):
             raise BadInput(kind, expected="clip=False", got="clip=True", hint="state the box instead of clipping")
         shift, scale = (_tensor(part).expand(size) for part in _SCALERS[kind](scaler))
@@ -176,8 +203,6 @@ def _affine(final: Any, classes: int) -> list[nn.Module]:
 
 
 def _svc(final: Any, classes: int) -> list[nn.Module]:
-    if final.kernel != "linear":
-        raise BadInput(f"kernel of {type(final).__name__}", expected="'linear'", got=repr(final.kernel))
     pairs = _scores(final.coef_, final.intercept_, type(final).__name__)
     return [pairs] if classes == 2 else [pairs, OneVsOne(classes)]
 

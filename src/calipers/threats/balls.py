@@ -74,10 +74,10 @@ def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
         fixed = torch.where(free, 0.0, room).square().sum(1, keepdim=True)
         loose = torch.where(free, size, 0.0).square().sum(1, keepdim=True)
         t = ((radius.square() - fixed).clamp_min(0) / loose.clamp_min(torch.finfo(size.dtype).tiny)).sqrt()
-        still = t * size < room
-        if bool((still == free).all(1).logical_or(~over[:, 0]).all()):
+        full_now = free & over & (t * size >= room)
+        if not bool(full_now.any()):
             break
-        free &= still
+        free &= ~full_now
     return torch.where(over, torch.minimum(t * size, room), full)
 
 
