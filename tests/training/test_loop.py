@@ -13,7 +13,19 @@ from torch import nn
 from calipers.data import load
 from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.training import ABOUT, METRICS, WEIGHTS, Ascent, Plan, Schedule, accuracy, fresh, initial, train
+from calipers.training import (
+    ABOUT,
+    METRICS,
+    WEIGHTS,
+    Ascent,
+    Plan,
+    Schedule,
+    accuracy,
+    fresh,
+    initial,
+    train,
+    trained_for,
+)
 from calipers.training import loop as loop_module
 from calipers.training.checkpoint import CHECKPOINT, PREVIOUS
 
@@ -123,6 +135,8 @@ def test_a_folder_is_one_training(tmp_path):
         train(dropout_net(), DATA, replace(PLAN, lr=0.01), out=tmp_path, resume=True)
     with pytest.raises(BadInput, match="examples: 200 then, 100 now"):
         train(dropout_net(), DATA.take(100), PLAN, out=tmp_path, resume=True)
+    with pytest.raises(BadInput, match="data_sha256: "):
+        train(dropout_net(), replace(DATA, y=DATA.y.flip(0)), PLAN, out=tmp_path, resume=True)
     with pytest.raises(BadInput, match=r"expected its train\.json"):
         train(dropout_net(), DATA, PLAN, out=tmp_path / "nowhere", resume=True)
 
@@ -200,6 +214,7 @@ def test_iterative_training_stops_before_the_collapse_and_keeps_the_good_weights
     assert len(trained.metrics) == 5
     assert same(weights(model), kept[4])
     assert same(load_file(tmp_path / WEIGHTS), kept[4])
+    assert trained_for(tmp_path) == trained_for(tmp_path / WEIGHTS) == pytest.approx(0.04)
     assert train(fresh("digits-mlp"), DATA, plan, out=tmp_path, resume=True).stopped == trained.stopped
 
 
@@ -230,7 +245,7 @@ def test_what_is_wrong_is_said_before_the_first_step(tmp_path):
     with pytest.warns(UserWarning, match=r"eps = 0\.6 is half of the input box in linf \(0\.5\) or more"):
         train(fresh("digits-linear"), DATA.take(64), replace(PLAN, schedule=Schedule("constant", 0.6), epochs=1))
     flat = Classifier.of(nn.Linear(64, 10), shape=(64,))
-    with pytest.raises(BadInput, match=r"network of recipe hard: expected an nn.Sequential"):
+    with pytest.raises(BadInput, match=r"network of recipe hard: expected an nn\.Sequential"):
         train(flat, replace(DATA, x=DATA.x.flatten(1)), replace(PLAN, recipe="hard"))
     with pytest.raises(BadInput, match="augment: expected images"):
         train(flat, replace(DATA, x=DATA.x.flatten(1)), replace(PLAN, augment=True))

@@ -152,7 +152,7 @@ def train(
         raise BadInput("--eps", expected=f"the radius to train for with recipe {recipe}", got="none")
     if resume and replace:
         raise BadInput("resume and replace", expected="one of the two", got="both")
-    start = 0.0 if recipe == "standard" else training.trained_for(begun)
+    start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init)
     plan = training.Plan(
         recipe=recipe,
         schedule=training.Schedule(schedule, eps or 0.0, start, ramp or max(epochs / 2, 0.5), rise),

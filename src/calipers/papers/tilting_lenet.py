@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from calipers.attacks import column
 from calipers.data import DataSet
 from calipers.models import Classifier, Normalize
 from calipers.papers.registry import Result, Scale, figure
@@ -124,7 +125,7 @@ def _toward(model: Classifier, x: Tensor, target: Tensor, temperature: float) ->
             break
         (grad,) = torch.autograd.grad(log_p.sum(), at)
         moved = model.box.clamp(z + _UNIT * steepest(grad, "l2"))
-        z = torch.where(done[:, None, None, None], z, moved)
+        z = torch.where(column(done, z), z, moved)
     return z, done
 
 

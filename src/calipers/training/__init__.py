@@ -4,7 +4,7 @@ from calipers.training.launch import DEVICES, best_precision, launch
 from calipers.training.loop import METRICS, Trained, train
 from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
 from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
-from calipers.training.recipes import RECIPES, Ascent, Batch, Recipe
+from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Ascent, Batch, Recipe
 from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
 from calipers.training.start import ABOUT, INITIALISATIONS, WEIGHTS, about, fresh, initial, trained_for
 
@@ -18,6 +18,7 @@ __all__ = [
     "RECIPES",
     "SCHEDULES",
     "WEIGHTS",
+    "WITHOUT_ADVERSARY",
     "Ascent",
     "Batch",
     "Plan",

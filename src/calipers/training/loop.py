@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from calipers.data import DataSet
+from calipers.data import DataSet, digest
 from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.runner.draws import Draws
@@ -29,7 +29,7 @@ from calipers.training.checkpoint import CHECKPOINT, PREVIOUS, State
 from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
-from calipers.training.recipes import RECIPES, Batch
+from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Batch
 from calipers.training.schedule import sudden_rise
 from calipers.training.start import ABOUT, WEIGHTS, about
 
@@ -109,14 +109,17 @@ def train(
     if held_out is not None:
         model.check(held_out.x[:1], held_out.y[:1])
     _check(model, data, plan)
-    settings = {"plan": plan.settings(), "examples": len(data), **(origin or {})}
+    settings = {"plan": plan.settings(), "examples": len(data), "data_sha256": digest(data), **(origin or {})}
     with _callers_generator(), warnings.catch_warnings():
         # Fabric warns of its own use of torch, and of processors it could use.
         warnings.filterwarnings("ignore", module="lightning_fabric")
         loop = _Loop(model, data, held_out, plan, out, fabric or launch(plan.precision), progress)
         loop.open(settings, resume, replace)
-        loop.run(checkpoint_seconds, on_epoch)
-    return Trained(loop.finished(), loop.state.rows, loop.state.stopped)
+        try:
+            loop.run(checkpoint_seconds, on_epoch)
+        finally:
+            loop.leave()
+    return Trained(loop.model, loop.state.rows, loop.state.stopped)
 
 
 def _check(model: Classifier, data: DataSet, plan: Plan) -> None:
@@ -127,7 +130,7 @@ def _check(model: Classifier, data: DataSet, plan: Plan) -> None:
     if plan.augment and data.x.dim() != 4:
         raise BadInput("augment", expected="images of shape (N, C, H, W)", got=tuple(data.x.shape))
     norm, eps = plan.ascent.norm, plan.schedule.eps
-    if plan.recipe not in ("noise", "standard") and model.box.bounded:
+    if plan.recipe not in WITHOUT_ADVERSARY and model.box.bounded:
         most = model.box.reach(norm, math.prod(model.shape)) / 2
         if eps >= most:
             warnings.warn(
@@ -180,6 +183,7 @@ class _Loop:
             if changed:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
             self.state.load(self.out)
+            self.progress(self.state.epoch * len(self.x) + self.state.step * self.plan.batch_size)
         elif (self.out / ABOUT).exists():
             raise BadInput(f"folder {self.out}", expected="a new one", got="a training",
                            hint="--resume goes on with it, --replace overwrites it")  # fmt: skip
@@ -279,7 +283,7 @@ class _Loop:
         if self.held_out is not None and self.fabric.is_global_zero:
             x, y = self.model.check(self.held_out.x, self.held_out.y)
             row["clean"] = accuracy(self.model, x, y)
-            if plan.recipe not in ("standard", "noise") and eps > 0:
+            if plan.recipe not in WITHOUT_ADVERSARY and eps > 0:
                 row["robust"] = robust_accuracy(self.model, x, y, Threat(plan.ascent.norm, eps))
         weights = {name: p for name, p in state.module.named_parameters() if p.dim() > 1}
         return row | {f"rms/{name}": float(p.detach().square().mean().sqrt()) for name, p in weights.items()}
@@ -297,19 +301,20 @@ class _Loop:
         from safetensors.torch import save
 
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state.module.state_dict().items()}
-        atomic_write(self.out / WEIGHTS, save(weights))
+        good = self.state.epoch - (self.state.stopped is not None)
+        withstood = 0.0 if self.plan.recipe in WITHOUT_ADVERSARY else self.plan.schedule(good - 1e-9)
+        atomic_write(self.out / WEIGHTS, save(weights, {"eps": repr(withstood)}))
         buffer = io.BytesIO()
         pd.DataFrame(self.state.rows).to_parquet(buffer, compression="zstd", index=False)
         atomic_write(self.out / METRICS, buffer.getvalue())
         self.state.save(self.out)
 
-    def finished(self) -> Classifier:
-        """The trained classifier: the caller's module again, on the training's device, in eval mode."""
+    def leave(self) -> None:
+        """The caller's module in eval mode, without gradients, its weights laid out as usual."""
         self.module_mode(training=False)
         self.optimizer.zero_grad()
         if self.images is not None:
             self.images.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return self.model
 
 
 def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:

@@ -15,7 +15,19 @@ from calipers.runner.draws import Draws
 from calipers.theory import feature_layer, self_loss
 from calipers.threats import Norm, Threat
 
-__all__ = ["RECIPES", "Ascent", "Batch", "Recipe", "fast", "hard", "noise", "pgd", "standard", "trades"]
+__all__ = [
+    "RECIPES",
+    "WITHOUT_ADVERSARY",
+    "Ascent",
+    "Batch",
+    "Recipe",
+    "fast",
+    "hard",
+    "noise",
+    "pgd",
+    "standard",
+    "trades",
+]
 
 
 @dataclass(frozen=True)
@@ -183,3 +195,6 @@ RECIPES: dict[str, Recipe] = {
     "hard": hard,
     "noise": noise,
 }
+
+# Recipes whose eps is no radius: they promise nothing against an adversary.
+WITHOUT_ADVERSARY = ("standard", "noise")

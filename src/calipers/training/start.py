@@ -87,15 +87,23 @@ def about(folder: Path) -> dict[str, Any]:
     return told
 
 
-def trained_for(told: dict[str, Any]) -> float:
-    """The eps an earlier training ended with, from its :func:`about`; 0 for none, or one without an adversary.
+def trained_for(init: Path) -> float:
+    """The eps of the last good weights of an earlier training; 0 where none is known.
+
+    Arguments:
+        init: the folder of a training, or FILE.safetensors.
 
     Example:
-        >>> trained_for({})
+        >>> trained_for(Path("weights-of-somebody-else.safetensors"))
         0.0
     """
-    plan = told.get("plan", {})
-    return 0.0 if plan.get("recipe", "standard") in ("standard", "noise") else float(plan["schedule"]["eps"])
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(init / WEIGHTS if init.is_dir() else init, "pt") as stored:
+            return float((stored.metadata() or {}).get("eps", 0.0))
+    except (OSError, SafetensorError, ValueError):
+        return 0.0
 
 
 def initial(
