@@ -14,6 +14,7 @@ from calipers.certificates.certificate import (
     Probabilistic,
     UnknownOperator,
 )
+from calipers.certificates.crown import crown
 from calipers.certificates.interval import interval
 from calipers.certificates.lipschitz import lipschitz
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
@@ -29,9 +30,15 @@ __all__ = [
     "UnknownOperator",
     "affine",
     "convolution_norm",
+    "crown",
     "interval",
     "lipschitz",
     "matrix_norm",
 ]
 
-CERTIFICATES: dict[str, Callable[..., Bound]] = {"affine": affine, "lipschitz": lipschitz, "interval": interval}
+CERTIFICATES: dict[str, Callable[..., Bound]] = {
+    "affine": affine,
+    "lipschitz": lipschitz,
+    "interval": interval,
+    "crown": crown,
+}
