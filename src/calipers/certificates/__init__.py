@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.certificates.affine import affine
+from calipers.certificates.branch import branch
 from calipers.certificates.certificate import (
     Bound,
     Certified,
@@ -21,6 +22,7 @@ from calipers.certificates.operator_norms import convolution_norm, matrix_norm
 
 __all__ = [
     "CERTIFICATES",
+    "GUIDED",
     "Bound",
     "Certified",
     "Estimate",
@@ -29,12 +31,16 @@ __all__ = [
     "Probabilistic",
     "UnknownOperator",
     "affine",
+    "branch",
     "convolution_norm",
     "crown",
     "interval",
     "lipschitz",
     "matrix_norm",
 ]
+
+# These are told an attack's distance, and are the better for it; an audit runs them after its first attack.
+GUIDED = ("crown",)
 
 CERTIFICATES: dict[str, Callable[..., Bound]] = {
     "affine": affine,
