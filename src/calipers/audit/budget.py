@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from calipers.attacks import AttackResult, apgd, auto, fmn, hopskipjump, noise, pgd, reference, square
+from calipers.certificates import Certified, branch, crown
 from calipers.diagnostics import Depth
 from calipers.errors import BadInput, nearest
 from calipers.threats import Norm
 
-__all__ = ["BUDGETS", "Attack", "Budget", "find_budget"]
+__all__ = ["BUDGETS", "Attack", "Budget", "Certificate", "find_budget"]
 
 Attack = Callable[..., AttackResult]
+Certificate = Callable[..., Certified]
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class Budget:
         closing: attacks at the asked radii, in turn, for the examples whose bracket is still open there.
         sparse: the closing attacks in L0, which APGD does not take.
         queries: of each attack on a model without gradients, which takes the place of all of these.
+        guided: certificates that begin at the first attack's upper bound, in turn, for brackets that are not closed.
+        last: one more for the examples that are still open at an asked radius after all attacks.
     """
 
     depth: Depth
     first: Attack
     closing: dict[str, Attack]
     sparse: dict[str, Attack]
+    guided: dict[str, Certificate]
     queries: int = 1000
+    last: dict[str, Certificate] = field(default_factory=dict)
 
     def first_in(self, norm: Norm, smooth: bool = True) -> tuple[str, Attack]:
         """What everyone gets. Without gradients labels decide; in the norms they do not take, scores up a ladder."""
@@ -56,12 +62,16 @@ class Budget:
         return "square", partial(square, steps=self.queries)
 
 
+# Backward bounds of networks with more than about 1700 units a layer take longer than the attacks.
+_CROWN: dict[str, Certificate] = {"crown": partial(crown, memory=2**27, fallback=False)}
+
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
         depth="quick",
         first=partial(fmn, steps=20),
         closing={"apgd-dlr": partial(apgd, steps=20, loss="dlr")},
         sparse={"pgd": partial(pgd, steps=20)},
+        guided=_CROWN,
         queries=200,
     ),
     "standard": Budget(
@@ -72,6 +82,7 @@ BUDGETS: dict[str, Budget] = {
             "apgd-dlr-targeted": partial(apgd, steps=50, loss="dlr", targets=3),
         },
         sparse={"pgd": partial(pgd, steps=50, restarts=2)},
+        guided=_CROWN,
     ),
     "thorough": Budget(
         depth="thorough",
@@ -83,14 +94,19 @@ BUDGETS: dict[str, Budget] = {
         },
         sparse={"pgd": partial(pgd, steps=200, restarts=10)},
         queries=10_000,
+        guided={"crown": partial(crown, memory=2**29, fallback=False)},
+        last={"branch": partial(branch, cases=3000, memory=2**27)},
     ),
-    "auto": Budget(depth="standard", first=partial(fmn, steps=20), closing={"auto": auto}, sparse={"auto": auto}),
+    "auto": Budget(
+        depth="standard", first=partial(fmn, steps=20), closing={"auto": auto}, sparse={"auto": auto}, guided=_CROWN
+    ),
     "reference": Budget(
         depth="standard",
         first=partial(fmn, steps=20),
         closing={"reference": reference},
         sparse={"auto": auto},
         queries=5000,
+        guided=_CROWN,
     ),
 }
 

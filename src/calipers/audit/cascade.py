@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from calipers.attacks import (
     linear,
     refine,
 )
-from calipers.audit.budget import Attack, Budget
-from calipers.certificates import CERTIFICATES, Certified, NotApplicable
+from calipers.audit.budget import Attack, Budget, Certificate
+from calipers.certificates import CERTIFICATES, GUIDED, Certified, NotApplicable
 from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, Threat
@@ -122,7 +122,8 @@ def close_brackets(
     r"""Certify and attack every example until its bracket is decided at every asked eps, or the budget is spent.
 
     Every correctly classified example gets the cheap certificates and one minimal-norm attack, so every bracket has
-    both jaws. Certified examples are not attacked further, attacked ones not certified further.
+    both jaws; then the certificates that begin at an attack's distance. Certified examples are not attacked further,
+    attacked ones not certified further.
 
     Arguments:
         model: what is audited.
@@ -135,7 +136,7 @@ def close_brackets(
         name: what the attacks on ``aim`` are called: ``name/attack``.
     """
     x, y = model.check(x, y)
-    brackets, aim = begun, aim or model
+    brackets = begun
     if brackets is None:
         brackets = start_brackets(model, x, y, torch.arange(len(x)) if index is None else index, batch_size)
         _certify(brackets, model, x, y, threat.norm)
@@ -143,32 +144,12 @@ def close_brackets(
     progress(len(x) - len(right))
     if not len(right):
         return brackets
-
-    def attack(called: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
-        options: Options = {"seed": seed, "batch_size": batch_size, "index": brackets.index[some]}
-        telling: Options = {**options, "progress": tell}
-        try:
-            found = method(aim, x[some], y[some], threat, **telling)
-        except NoGradient as refusal:
-            brackets.refused[f"{name}{called}"] = str(refusal)
-            if threat.eps is not None:
-                return
-            called, blind = budget.first_in(threat.norm, smooth=False)
-            found = blind(aim, x[some], y[some], threat, **telling)
-        by: str | np.ndarray = f"{name}{called}"
-        if isinstance(found, EnsembleResult):
-            by = np.array([f"{name}{member}" for member in found.by], dtype=object)
-            brackets.ended.append(f"{name}{called} on {len(some)} examples: {found.ended}")
-        if aim is not model:
-            found = judged(found.adversarial, model, x[some], y[some], threat, **options).after(found)
-        if threat.eps is not None or aim is not model:
-            found = refine(found, model, x[some], y[some], Threat(threat.norm), **options)
-        brackets.lower_upper(some, found, by)
-
-    smooth = differentiable(aim, x[right])
-    called, first = _first_attack(aim, x[right], budget.first_in(threat.norm, smooth))
+    jaws = _Jaws(brackets, model, aim or model, x, y, threat.norm, budget, seed, batch_size, name)
+    smooth = differentiable(jaws.aim, x[right])
+    called, first = _first_attack(jaws.aim, x[right], budget.first_in(threat.norm, smooth))
     # An example counts for a half when it has a bracket, and for the other when the bracket is decided.
-    attack(called, first, right, Threat(threat.norm), lambda n: progress(n / 2))
+    jaws.attack(called, first, right, Threat(threat.norm), lambda n: progress(n / 2))
+    jaws.certify(budget.guided, right)
     waiting = len(right)
     for called, closing in budget.closing_in(threat.norm, smooth).items():
         groups = brackets.open_at(threat.ladder)
@@ -176,9 +157,68 @@ def close_brackets(
         progress((waiting - still) / 2)
         waiting = still
         for some, eps in groups:
-            attack(called, closing, some, Threat(threat.norm, eps), lambda n: None)
+            jaws.attack(called, closing, some, Threat(threat.norm, eps), lambda n: None)
+    for some, _ in brackets.open_at(threat.ladder):
+        jaws.certify(budget.last, some)
     progress(waiting / 2)
     return brackets
+
+
+@dataclass(frozen=True, eq=False)
+class _Jaws:
+    """What closes brackets from above and from below: one attack, or some certificates, for some of the examples."""
+
+    brackets: Brackets
+    model: Classifier
+    aim: Classifier
+    x: Tensor
+    y: Tensor
+    norm: Norm
+    budget: Budget
+    seed: int
+    batch_size: int
+    name: str
+
+    def attack(self, called: str, method: Attack, some: Tensor, threat: Threat, tell: Callable[[int], None]) -> None:
+        """Attack ``aim``; the model judges the witnesses, and a line search brings them nearer."""
+        x, y, brackets = self.x[some], self.y[some], self.brackets
+        options: Options = {"seed": self.seed, "batch_size": self.batch_size, "index": brackets.index[some]}
+        telling: Options = {**options, "progress": tell}
+        try:
+            found = method(self.aim, x, y, threat, **telling)
+        except NoGradient as refusal:
+            brackets.refused[f"{self.name}{called}"] = str(refusal)
+            if threat.eps is not None:
+                return
+            called, blind = self.budget.first_in(self.norm, smooth=False)
+            found = blind(self.aim, x, y, threat, **telling)
+        by: str | np.ndarray = f"{self.name}{called}"
+        if isinstance(found, EnsembleResult):
+            by = np.array([f"{self.name}{member}" for member in found.by], dtype=object)
+            brackets.ended.append(f"{self.name}{called} on {len(some)} examples: {found.ended}")
+        if self.aim is not self.model:
+            found = judged(found.adversarial, self.model, x, y, threat, **options).after(found)
+        if threat.eps is not None or self.aim is not self.model:
+            found = refine(found, self.model, x, y, Threat(self.norm), **options)
+        brackets.lower_upper(some, found, by)
+
+    def certify(self, certificates: dict[str, Certificate], some: Tensor) -> None:
+        """Certificates that are told the attack's distance, where the bracket is not closed; never of a stand-in."""
+        if self.aim is not self.model:
+            return
+        for called, certificate in certificates.items():
+            here = some[(self.brackets.lower < 0.99 * self.brackets.upper)[some]]
+            if not len(here):
+                return
+            jaws = {"upper": self.brackets.upper[here], "lower": self.brackets.lower[here]}
+            try:
+                bound = certificate(self.model, self.x[here], self.y[here], self.norm, **jaws)
+            except NotApplicable as refusal:
+                self.brackets.refused[called] = str(refusal)
+                continue
+            bound.check(self.norm, self.model.box, str(self.model.dtype).removeprefix("torch."))
+            radius = torch.zeros_like(self.brackets.lower).index_put((here,), bound.radius.cpu())
+            self.brackets.raise_lower(replace(bound, radius=radius))
 
 
 def clean_logits(model: Classifier, x: Tensor, index: Tensor, batch_size: int) -> Tensor:
@@ -216,12 +256,15 @@ def start_brackets(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch
 def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> None:
     """The cheap certificates: the exact one alone where it applies, all others otherwise."""
     for name, certificate in CERTIFICATES.items():
+        if name in GUIDED:
+            continue
         try:
             bound = certificate(model, x, y, norm)
         except NotApplicable as refusal:
             brackets.refused[name] = str(refusal)
             continue
         if isinstance(bound, Certified):
+            bound.check(norm, model.box, str(model.dtype).removeprefix("torch."))
             brackets.raise_lower(bound)
         if name == "affine":
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.certificates.affine import affine
+from calipers.certificates.branch import branch
 from calipers.certificates.certificate import (
     Bound,
     Certified,
@@ -14,12 +15,14 @@ from calipers.certificates.certificate import (
     Probabilistic,
     UnknownOperator,
 )
+from calipers.certificates.crown import crown
 from calipers.certificates.interval import interval
 from calipers.certificates.lipschitz import lipschitz
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
 
 __all__ = [
     "CERTIFICATES",
+    "GUIDED",
     "Bound",
     "Certified",
     "Estimate",
@@ -28,10 +31,20 @@ __all__ = [
     "Probabilistic",
     "UnknownOperator",
     "affine",
+    "branch",
     "convolution_norm",
+    "crown",
     "interval",
     "lipschitz",
     "matrix_norm",
 ]
 
-CERTIFICATES: dict[str, Callable[..., Bound]] = {"affine": affine, "lipschitz": lipschitz, "interval": interval}
+# These are told an attack's distance, and are the better for it; an audit runs them after its first attack.
+GUIDED = ("crown",)
+
+CERTIFICATES: dict[str, Callable[..., Bound]] = {
+    "affine": affine,
+    "lipschitz": lipschitz,
+    "interval": interval,
+    "crown": crown,
+}
