@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.zoo.defences import ZOO, digits, inputs_of
+
 from calipers.attacks import NoGradient, pgd
 from calipers.audit import Inputs, audit
 from calipers.records import Run
 from calipers.threats import Threat
-from tests.zoo.defences import ZOO, digits, inputs_of
 
 __all__ = ["main"]
 

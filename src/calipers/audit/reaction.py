@@ -87,13 +87,13 @@ class Plan:
 
     def actions(self, budget: str, threat: Threat) -> tuple[str, ...]:
         """In words. Square takes no L0, and needs a radius."""
+        queried = bool(threat.ladder) and threat.norm != "l0"
         words = {
             "asked the model about every input alone": self.mixed,
             f"attacked the mean answer of {_DRAWS} draws and judged by that of {_JUDGES} others": self.random,
             "took gradients past the steps that have none and from the scores before a softmax": self.bridged,
             f"ran on everything: {', '.join(self.challengers)}": bool(self.challengers),
-            f"searched without gradients ({QUERIES[budget]} queries of Square)": bool(threat.ladder)
-            and threat.norm != "l0",
+            f"searched without gradients ({QUERIES[budget]} queries of Square)": queried,
         }
         return tuple(word for word, here in words.items() if here)
 

@@ -48,7 +48,7 @@ class _Size:
 
 SIZES: dict[Scale, _Size] = {
     "smoke": _Size("digits", "digits-mlp", 256, 2, 1, 1, 0.2, 20, 10),
-    "cpu": _Size("mnist", "mnist-small", 10_000, 8, 4, 2, 0.05, 1000, 200),
+    "cpu": _Size("mnist", "mnist-small", 10_000, 6, 4, 2, 0.08, 200, 100),
     "paper": _Size("mnist", "mnist-cnn", None, 30, 0, 5, 0.01, 10_000, 1000),
 }
 PUBLISHED: dict[str, tuple[int, int, int, int | None]] = {

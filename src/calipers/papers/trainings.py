@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,15 +56,18 @@ class Studio:
     examples: int | None = None
     held_out: int = 500
 
-    @property
+    @cached_property
     def training(self) -> DataSet:
         """The examples that are trained on."""
         return load(self.data, split="train").take(self.examples)
 
     def test(self, count: int | None = None) -> DataSet:
         """The first test examples; all of them by default."""
-        whole = load(self.data)
-        return whole.take(min(count, len(whole)) if count else None)
+        return self._test.take(min(count, len(self._test)) if count else None)
+
+    @cached_property
+    def _test(self) -> DataSet:
+        return load(self.data)
 
     def fit(self, name: str, plan: Plan, *, start: Classifier | None = None, init: str = "torch") -> Trained:
         """Train, or go on with the training of that name, or read it back if it is finished.
