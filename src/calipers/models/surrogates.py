@@ -194,7 +194,8 @@ def _as_scores(out: Tensor) -> Tensor:
 def _hooked(module: nn.Module, x: Tensor, bridges: _Bridges) -> Iterator[None]:
     """For the time of one forward pass, join what enters and leaves submodules to the input where it was cut off.
 
-    Parameters ask for no gradient meanwhile, so that only what depends on the input is looked at. Hooks run inside the pass and see it with its eyes: not ``requires_grad``, but ``grad_fn`` says who is cut off.
+    Parameters ask for no gradient meanwhile, so that only what depends on the input is looked at. Hooks run inside the
+    pass and see it with its eyes: not ``requires_grad``, but ``grad_fn`` says who is cut off.
     """
 
     def fits(value: Any, source: Tensor) -> bool:
