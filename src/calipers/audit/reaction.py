@@ -80,7 +80,7 @@ class Plan:
     def budget(self, name: str) -> Budget:
         """The budget of the first pass, with the challengers that won and a search without gradients behind."""
         usual = find_budget(name)
-        extra = {**self.challengers, "square": partial(square, steps=QUERIES[name])}
+        extra: dict[str, Attack] = {**self.challengers, "square": partial(square, steps=QUERIES[name])}
         closing = {**usual.closing, **extra}
         sparse = {**usual.sparse, **self.challengers}
         return replace(usual, closing=closing, sparse=sparse)
