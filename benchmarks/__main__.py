@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME…] [FILE.safetensors]``: side by side with the peers, in one run; needs $CALIPERS_DATA.
 
-NAME is a file of this folder. FILE holds the weights of an adversarially trained `mnist-cnn`, as `calipers train` writes
+NAME is a file of this folder; FILE the weights of an adversarially trained `mnist-cnn`, as `calipers train` writes
 them; without it the tables of that network are left out.
 """
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from calipers.attacks import linear
 from calipers.diagnostics import from_other, from_substitute, toward_others
 from calipers.models import Classifier
 from calipers.threats import Box, Threat
@@ -34,10 +35,10 @@ def test_points_are_witnesses_in_the_ball_and_the_box(norm):
 
 @pytest.mark.parametrize("count", [400, 3], ids=["more inputs than coordinates", "fewer"])
 def test_a_substitute_of_a_linear_model_breaks_what_its_own_gradient_breaks(count):
-    """One step along the true weights is exact in L∞; the fitted ones must point nearly the same way."""
+    """Never more than the exact attack; with enough inputs to learn from, nearly as much."""
     model, x = linear_model(), inputs(100)
     y, threat = model(x).argmax(1), Threat("linf", 0.15)
-    exact = from_other(model)(model, x, y, threat).success
+    exact = linear(model, x, y, Threat("linf")).distance <= 0.15 * (1 + 1e-6)
     found = from_substitute(model, inputs(count))(model, x, y, threat).success
     assert not (found & ~exact).any()
     assert found.sum() >= (0.9 if count > 5 else 0.1) * exact.sum()

@@ -109,6 +109,36 @@ def test_a_model_cannot_see_that_a_gradient_is_wanted():
     assert torch.equal(StraightThrough(watching)(X.clone().requires_grad_()), Around()(X))
 
 
+class Quantised(nn.Module):
+    """Rounded weights, which are no step on the way from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-3, 3, 48).view(3, 16))
+
+    def forward(self, x):
+        return x.flatten(1) @ (4 * self.weight).round().T / 4
+
+
+def test_what_does_not_depend_on_the_input_is_let_be():
+    module = Quantised()
+    bridged = StraightThrough(module)
+    assert torch.equal(gradient(bridged), gradient(module))
+    assert not any(bridged.met.values())
+    assert module.weight.requires_grad
+
+
+def test_torchs_own_looks_for_a_gradient_are_answered():
+    """A transformer layer asks whether a gradient is wanted, and takes a fast path without one if not."""
+    with torch.random.fork_rng():
+        layer = nn.TransformerEncoderLayer(4, 2, dim_feedforward=8, batch_first=True).eval()
+    module = Around(lambda x: layer(x[:, 0])).eval()
+    module.layer = layer
+    bridged = StraightThrough(module)
+    assert torch.allclose(gradient(bridged), gradient(module), atol=1e-6)
+    assert not any(bridged.met.values())
+
+
 def test_modes_and_hooks_are_as_before_also_after_an_error():
     def fails(x):
         raise RuntimeError("no")

@@ -7,6 +7,7 @@ model without batch mates.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ class _Bridges(TorchFunctionMode):
 
     def _past(self, func: Callable[..., Any], name: str, x: Tensor, args: Any, kwargs: Any) -> Any:
         """One function of numbers that depend on the input."""
-        if func == _ASKS_GRADIENT:
+        if func == _ASKS_GRADIENT and not _asked_by_torch():
             self.met["a look at requires_grad"] += 1
             return False
         if name == "detach" or func == _DATA:
@@ -130,6 +131,14 @@ class _Bridges(TorchFunctionMode):
             x.copy_(_joined(x.clone(), value, slope))
             return x
         return _joined(x, value, slope)
+
+
+def _asked_by_torch() -> bool:
+    """Whether the function was called by torch's own Python code, which looks for gradients to choose a fast path."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame is not None and str(frame.f_globals.get("__name__")).startswith("torch.")
 
 
 class StraightThrough(nn.Module):
@@ -185,7 +194,8 @@ def _as_scores(out: Tensor) -> Tensor:
 def _hooked(module: nn.Module, x: Tensor, bridges: _Bridges) -> Iterator[None]:
     """For the time of one forward pass, join what enters and leaves submodules to the input where it was cut off.
 
-    Hooks run inside the pass and see it with its eyes: not ``requires_grad``, but ``grad_fn`` says who is cut off.
+    Parameters ask for no gradient meanwhile, so that only what depends on the input is looked at. Hooks run inside the
+    pass and see it with its eyes: not ``requires_grad``, but ``grad_fn`` says who is cut off.
     """
 
     def fits(value: Any, source: Tensor) -> bool:
@@ -211,6 +221,10 @@ def _hooked(module: nn.Module, x: Tensor, bridges: _Bridges) -> Iterator[None]:
         return _joined(source.view_as(out), out)
 
     with ExitStack() as hooks:
+        for parameter in module.parameters():
+            if parameter.requires_grad and parameter.is_leaf:
+                hooks.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
         for part in module.modules():
             hooks.callback(part.register_forward_hook(leave).remove)
             if part is not module:
@@ -265,7 +279,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         for one in cuda:
             torch.cuda.set_rng_state(torch.Generator(one).manual_seed(seed).get_state(), one)
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, TID251 put back below
+        np.random.seed(seed % 2**32)  # noqa: NPY002, TID251 put back below
         try:
             yield
         finally:

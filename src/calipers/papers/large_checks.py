@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor
@@ -70,9 +70,10 @@ class Subject:
     base: Classifier
 
 
-def _training_pgd(eps: float, **more: object) -> Attack:
+def _training_pgd(eps: float, **more: Any) -> Attack:
     """Section 3.1.1: signed PGD on the cross-entropy from a random start, 2.5·eps/0.05 steps of 0.05."""
-    return partial(pgd, **{"steps": max(round(50 * eps), 1), "step_size": 0.05, "loss": "ce-raw"} | more)
+    usual: dict[str, Any] = {"steps": max(round(50 * eps), 1), "step_size": 0.05, "loss": "ce-raw"}
+    return partial(pgd, **usual | more)
 
 
 def _attacks(subject: Subject, effort: _Effort) -> dict[str, tuple[float, Attack]]:
