@@ -6,6 +6,7 @@ from calipers.models.factory import made_by, plugins
 from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
+from calipers.models.shallow import NearestNeighbour, RbfScores, Trees
 from calipers.models.sklearn import from_sklearn
 from calipers.models.zoo import ARCHITECTURES, TRAINED, Architecture, Recipe, trained
 
@@ -15,10 +16,13 @@ __all__ = [
     "Architecture",
     "Classifier",
     "ModelInTrainMode",
+    "NearestNeighbour",
     "Normalize",
     "OneVsOne",
+    "RbfScores",
     "Recipe",
     "Reference",
+    "Trees",
     "as_they_were",
     "digest",
     "from_sklearn",

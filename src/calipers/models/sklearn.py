@@ -1,7 +1,8 @@
-"""scikit-learn's linear classifiers, linear SVMs and MLPs, and their scalers, as the same function in torch."""
+"""scikit-learn's classifiers that can be written down, and their scalers, as the same function in torch."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from calipers.errors import BadInput
 from calipers.models.classifier import Classifier
 from calipers.models.layers import Normalize, OneVsOne, linear
+from calipers.models.shallow import NearestNeighbour, RbfScores, Trees
 from calipers.threats import Box
 
 __all__ = ["from_sklearn"]
@@ -29,8 +31,8 @@ def from_sklearn(
 
     Supported are the linear classifiers (LogisticRegression, RidgeClassifier, SGDClassifier, Perceptron,
     PassiveAggressiveClassifier, LinearSVC, LinearDiscriminantAnalysis and their CV forms), SVC and NuSVC with a
-    linear kernel, MLPClassifier, and pipelines of these behind StandardScaler, MinMaxScaler, MaxAbsScaler and
-    RobustScaler. The module is ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and
+    linear or Gaussian kernel, MLPClassifier, decision trees and forests, one nearest neighbour, and pipelines of these
+    behind StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler. The module is ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and
     activations follow for an MLP. All scalers together are one ``Normalize``.
 
     With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
@@ -176,10 +178,53 @@ def _affine(final: Any, classes: int) -> list[nn.Module]:
 
 
 def _svc(final: Any, classes: int) -> list[nn.Module]:
+    if final.kernel == "rbf":
+        scores = _rbf(final, classes)
+        # One score f becomes (−f/2, f/2), as for affine models.
+        return [scores, OneVsOne(classes) if classes > 2 else _scores(np.eye(1), np.zeros(1), "rbf")]
     if final.kernel != "linear":
-        raise BadInput(f"kernel of {type(final).__name__}", expected="'linear'", got=repr(final.kernel))
+        raise BadInput(f"kernel of {type(final).__name__}", expected="'linear' or 'rbf'", got=repr(final.kernel))
     pairs = _scores(final.coef_, final.intercept_, type(final).__name__)
     return [pairs] if classes == 2 else [pairs, OneVsOne(classes)]
+
+
+def _rbf(final: Any, classes: int) -> RbfScores:
+    """One row of coefficients a pair of classes, from libsvm's table: a vector of class i meets every other class."""
+    if not isinstance(final.dual_coef_, np.ndarray):
+        raise BadInput(f"support vectors of {type(final).__name__}", expected="a dense array", got="a sparse one")
+    if classes == 2:
+        rows = final.dual_coef_
+    else:
+        ends = np.cumsum(final.n_support_)
+        mine = [slice(end - count, end) for end, count in zip(ends, final.n_support_, strict=True)]
+        rows = np.zeros((classes * (classes - 1) // 2, ends[-1]))
+        for row, (i, j) in zip(rows, itertools.combinations(range(classes), 2), strict=True):
+            row[mine[i]], row[mine[j]] = final.dual_coef_[j - 1, mine[i]], final.dual_coef_[i, mine[j]]
+    return RbfScores(_tensor(final.support_vectors_), _tensor(rows), _tensor(final.intercept_), float(final._gamma))
+
+
+def _trees(final: Any, classes: int) -> list[nn.Module]:
+    """A tree, or a forest: the mean of the class shares in the leaves."""
+    trees = [one.tree_ for one in getattr(final, "estimators_", [final])]
+    most = max(tree.node_count for tree in trees)
+
+    def stacked(arrays: list[Any]) -> Tensor:
+        return torch.stack([_tensor(np.pad(a, [(0, most - len(a))] + [(0, 0)] * (a.ndim - 1))) for a in arrays])
+
+    shares = [tree.value[:, 0] / tree.value[:, 0].sum(1, keepdims=True) / len(trees) for tree in trees]
+    feature = stacked([np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]).long()
+    left, right = (stacked([getattr(tree, f"children_{side}") for tree in trees]).long() for side in ("left", "right"))
+    return [Trees(feature, stacked([tree.threshold for tree in trees]), left, right, stacked(shares))]
+
+
+def _neighbour(final: Any, classes: int) -> list[nn.Module]:
+    euclidean = final.effective_metric_ == "euclidean" or (
+        final.effective_metric_ == "minkowski" and final.effective_metric_params_.get("p") == 2
+    )
+    if final.n_neighbors != 1 or not euclidean or not isinstance(final._fit_X, np.ndarray):
+        raise BadInput(type(final).__name__, expected="n_neighbors=1, the Euclidean metric and dense points",
+                       got=f"n_neighbors={final.n_neighbors}, metric={final.effective_metric_!r}")  # fmt: skip
+    return [NearestNeighbour(_tensor(final._fit_X), torch.as_tensor(final._y).long())]
 
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
@@ -209,6 +254,11 @@ _HEADS: dict[str, Callable[[Any, int], list[nn.Module]]] = {
     "SVC": _svc,
     "NuSVC": _svc,
     "MLPClassifier": _mlp,
+    "DecisionTreeClassifier": _trees,
+    "ExtraTreeClassifier": _trees,
+    "RandomForestClassifier": _trees,
+    "ExtraTreesClassifier": _trees,
+    "KNeighborsClassifier": _neighbour,
 }
 
 
@@ -225,7 +275,7 @@ def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> N
             ours = _as_sklearn(logits)
             theirs = _as_sklearn(_pairwise_to_classes(final, _tensor(estimator.decision_function(x))))
         else:
-            ours, theirs = logits.softmax(1), _tensor(estimator.predict_proba(x))
+            ours, theirs = _as_probabilities(module, logits), _tensor(estimator.predict_proba(x))
     gap = ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max().item() if ours.shape == theirs.shape else torch.inf
     if not gap <= 1e-6:
         raise BadInput(
@@ -234,6 +284,15 @@ def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> N
             got=f"a difference of {gap:.2g}",
             hint="a subclass that changes decision_function cannot be converted; write a factory",
         )
+
+
+def _as_probabilities(module: nn.Sequential, logits: Tensor) -> Tensor:
+    """What predict_proba says: leaves hold probabilities, a neighbour is certain, all else goes through a softmax."""
+    if isinstance(module[-1], Trees):
+        return logits
+    if isinstance(module[-1], NearestNeighbour):
+        return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()
+    return logits.softmax(1)
 
 
 def _as_sklearn(logits: Tensor) -> Tensor:
