@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calipers.certificates.arithmetic import ASSUMES, arithmetic_of
 from calipers.certificates.certificate import Certified, UnknownOperator
+from calipers.certificates.graph import Graph
 from calipers.certificates.interval import ball_interval
-from calipers.certificates.layers import ASSUMES, Affine, Layer, Pool, Reshape, Scale, read, rounding_of, unit_of
+from calipers.certificates.reading import read
 from calipers.models import Classifier
 from calipers.threats import Norm, leave_cell
 
@@ -25,13 +27,13 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     that suffices to change the answer.
 
     Arguments:
-        model: an ``nn.Sequential`` of affine layers (Linear, Conv2d, normalisation, average pooling, Flatten).
+        model: a network of linear operators (matrices, convolutions, normalisation, averages, sums, reshapes).
         x: inputs in the box, shape (N, \*shape).
         y: labels, shape (N,).
         norm: any of the four.
 
     Raises:
-        UnknownOperator: if a layer is not affine.
+        UnknownOperator: if an operator is not linear.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2)).double().eval()
@@ -41,38 +43,33 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         0.353553
     """
     x, y = model.check(x, y)
-    layers = read(model)
-    for layer in layers:
-        if not (isinstance(layer, Affine | Scale | Reshape) or (isinstance(layer, Pool) and layer.average)):
-            raise UnknownOperator("affine certificate", expected="affine layers only", got=type(layer).__name__)
+    graph, arithmetic = read(model), arithmetic_of(model)
+    for _, node in graph:
+        if not node.op.linear:
+            got = getattr(node.op, "name", type(node.op).__name__)
+            raise UnknownOperator("affine certificate", expected="affine operators only", got=got)
     centre = x.double()
-    weight, logits = _matrix(layers, model.shape, centre), _forward(layers, centre)
+    weight, logits = _matrix(graph, centre), graph(centre)
     radius, _ = leave_cell(centre, weight, logits, y, norm, model.box)
     # The ball certified below lies in this one, so what rounding can do here bounds what it can do there.
     reach = torch.where(radius.isinf() | (norm == "l0"), model.box.scale(centre), radius)
     lo, hi = ball_interval(centre, reach, model.box)
-    reserve = rounding_of(layers, lo, hi, unit_of(model.dtype))
+    reserve = graph.rounding(lo, hi, arithmetic)
     tight = (logits + reserve).scatter(1, y[:, None], (logits - reserve).gather(1, y[:, None]))
     radius, _ = leave_cell(centre, weight, tight, y, norm, model.box)
     radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * _DOWN
     if not model.box.bounded:
         # Nothing bounds the rounding beyond the ball it was looked at in; in L0 one coordinate may go anywhere.
         radius = torch.zeros_like(radius) if norm == "l0" else torch.minimum(radius, reach)
-    return Certified(radius, norm, "affine", str(model.dtype).removeprefix("torch."), ASSUMES)
+    return Certified(radius, norm, "affine", arithmetic.name, ASSUMES)
 
 
-def _forward(layers: list[Layer], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-def _matrix(layers: list[Layer], shape: tuple[int, ...], like: Tensor) -> Tensor:
+def _matrix(graph: Graph, like: Tensor) -> Tensor:
     """W of the whole composition, column by column: shape (K, d)."""
     d = like[0].numel()
-    origin = _forward(layers, like.new_zeros((1, *shape)))
+    origin = graph(like.new_zeros((1, *graph.shape)))
     columns = [
-        _forward(layers, part.view(-1, *shape)) - origin
+        graph(part.view(-1, *graph.shape)) - origin
         for part in torch.eye(d, dtype=like.dtype, device=like.device).split(512)
     ]
     return torch.cat(columns).T.contiguous()

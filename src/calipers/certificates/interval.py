@@ -7,8 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from calipers.certificates.arithmetic import ASSUMES, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
-from calipers.certificates.layers import ASSUMES, Affine, Layer, Reshape, Scale, read, unit_of
+from calipers.certificates.graph import Graph, Interval, Node, size
+from calipers.certificates.operators import Affine, Convolution, Rearrange, Scale
+from calipers.certificates.reading import read
 from calipers.models import Classifier
 from calipers.threats import Box, Norm, dual
 
@@ -23,7 +26,7 @@ def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size:
     layer bounds z_y − z_j directly. The radius is found by a bracketed secant search; it is itself proved.
 
     Arguments:
-        model: an ``nn.Sequential`` of known layers.
+        model: a network of known operators.
         x: inputs in the box, shape (N, \*shape).
         y: labels, shape (N,).
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
@@ -45,16 +48,16 @@ def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size:
     if norm == "l0":
         raise NotApplicable("norm of interval bounds", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
-    layers, unit = read(model), unit_of(model.dtype)
+    graph, arithmetic = read(model), arithmetic_of(model)
     radii = []
     for some, labels in zip(x.double().split(batch_size), y.split(batch_size), strict=True):
-        radii.append(_radii(layers, some, labels, norm, model.box, unit))
-    return Certified(torch.cat(radii), norm, "interval", str(model.dtype).removeprefix("torch."), ASSUMES)
+        radii.append(_radii(graph, some, labels, norm, model.box, arithmetic))
+    return Certified(torch.cat(radii), norm, "interval", arithmetic.name, ASSUMES)
 
 
-def _radii(layers: list[Layer], x: Tensor, y: Tensor, norm: Norm, box: Box, unit: float) -> Tensor:
+def _radii(graph: Graph, x: Tensor, y: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic) -> Tensor:
     def lowest(radius: Tensor) -> Tensor:
-        return margins(layers, x, y, radius, norm, box, unit)
+        return margins(graph, x, y, radius, norm, box, arithmetic)
 
     scale = box.scale(x)
     reach = torch.full_like(scale, box.reach(norm, x[0].numel()))
@@ -91,18 +94,41 @@ def largest_radius(lowest: Callable[[Tensor], Tensor], scale: Tensor, looks: int
     return torch.where(clean > 0, low, 0.0)
 
 
-def margins(layers: list[Layer], x: Tensor, y: Tensor, radius: Tensor, norm: Norm, box: Box, unit: float) -> Tensor:
+def margins(graph: Graph, x: Tensor, y: Tensor, radius: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic) -> Tensor:
     r"""min over j ≠ y of a lower bound of the executed z_y − z_j over {‖x' − x‖_p ≤ radius} ∩ box: shape (N,)."""
-    lo, hi = ball_interval(x, radius, box)
-    ball = _Ball(x, radius, norm) if norm != "linf" else None
-    for layer in layers[:-1]:
-        lo, hi, ball = _through(layer, lo, hi, ball, unit)
-    last = layers[-1]
-    if not (isinstance(last, Affine) and last.conv is None):
-        lo, hi, _ = _through(last, lo, hi, ball, unit)
-        own = lo.gather(1, y[:, None])
-        return (own - hi).scatter(1, y[:, None], torch.inf).amin(1)
-    return _last_margins(last, lo, hi, y, ball, unit).scatter(1, y[:, None], torch.inf).amin(1)
+    last = graph.nodes[-1]
+    stop = graph.last - isinstance(last.op, Affine)
+    bounds, balls = propagate(graph, x, radius, norm, box, arithmetic, stop)
+    if isinstance(last.op, Affine):
+        before = last.inputs[0]
+        lowest = _last_margins(last.op, *bounds[before], y, balls.get(before), arithmetic)
+    else:
+        lo, hi = bounds[graph.last]
+        lowest = lo.gather(1, y[:, None]) - hi
+    return lowest.scatter(1, y[:, None], torch.inf).amin(1)
+
+
+def propagate(
+    graph: Graph, x: Tensor, radius: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic, stop: int
+) -> tuple[dict[int, Interval], dict[int, _Ball]]:
+    r"""Executed intervals over {‖x' − x‖_p ≤ radius} ∩ box of the nodes up to ``stop``, as far as still needed.
+
+    In L2 and L1 the images of the ball under maps that mix no coordinates come along: an affine operator that reads
+    one is bounded by Hölder's inequality as well.
+    """
+    bounds: dict[int, Interval] = {0: ball_interval(x, radius, box)}
+    balls = {0: _Ball(x, radius, norm)} if norm != "linf" else {}
+    for at, node in graph.upto(stop):
+        here = graph.step(node, bounds, arithmetic)
+        ball = balls.get(node.inputs[0])
+        if ball is not None and isinstance(node.op, Scale | Rearrange):
+            balls[at] = ball.through(node.op, size(*bounds[node.inputs[0]]), arithmetic)
+        elif ball is not None and isinstance(node.op, Affine | Convolution):
+            lo, hi = ball.image(node, size(*bounds[node.inputs[0]]), arithmetic)
+            here = torch.maximum(here[0], lo), torch.minimum(here[1], hi)
+        bounds[at] = here
+        graph.forget(bounds, at)
+    return bounds, balls
 
 
 def ball_interval(x: Tensor, radius: Tensor, box: Box) -> tuple[Tensor, Tensor]:
@@ -113,45 +139,35 @@ def ball_interval(x: Tensor, radius: Tensor, box: Box) -> tuple[Tensor, Tensor]:
 
 
 class _Ball:
-    """What is left of an L2 or L1 ball before the first affine layer: its image under a diagonal map."""
+    """What is left of an L2 or L1 ball before the first affine operator: its image under a diagonal map."""
 
     def __init__(self, centre: Tensor, radius: Tensor, norm: Norm) -> None:
         self.centre, self.radius, self.norm = centre, radius, norm
         self.scale, self.error = torch.ones_like(centre[:1]), torch.zeros_like(centre[:1])
 
-    def through(self, layer: Scale | Reshape, size: Tensor, unit: float) -> _Ball:
-        """The ball after a layer that mixes no coordinates."""
-        after = _Ball(layer(self.centre), self.radius, self.norm)
-        after.scale = layer.spread(self.scale)
-        after.error = layer.spread(self.error) + layer.rounding(size, unit)
+    def through(self, op: Scale | Rearrange, size: Tensor, arithmetic: Arithmetic) -> _Ball:
+        """The ball after an operator that mixes no coordinates."""
+        after = _Ball(op(self.centre), self.radius, self.norm)
+        after.scale = op.spread(self.scale)
+        after.error = op.spread(self.error) + op.rounding(arithmetic, size)
         return after
 
-
-def _through(
-    layer: Layer, lo: Tensor, hi: Tensor, ball: _Ball | None, unit: float
-) -> tuple[Tensor, Tensor, _Ball | None]:
-    """The executed layer's interval, intersected with Hölder's where the ball still has its shape."""
-    size = torch.maximum(lo.abs(), hi.abs())
-    error = layer.rounding(size, unit)
-    low, high = layer.interval(lo, hi)
-    low, high = low - error, high + error
-    if ball is None:
-        return low, high, None
-    if isinstance(layer, Scale | Reshape):
-        return low, high, ball.through(layer, size, unit)
-    if isinstance(layer, Affine):
-        reach = layer.reach(ball.scale, dual(ball.norm))
-        reach = reach * ball.radius.view(-1, *[1] * reach.dim()) if reach.dim() > 1 else ball.radius[:, None] * reach
-        middle, slack = layer(ball.centre), error + layer.spread(ball.error)
+    def image(self, node: Node, size: Tensor, arithmetic: Arithmetic) -> Interval:
+        """Hölder's interval of an affine operator that reads this ball, as executed."""
+        op = node.op
+        assert isinstance(op, Affine | Convolution)
         # 1e-12 covers the float64 arithmetic of the reach itself.
-        reach = reach * (1 + 1e-12)
-        low, high = torch.maximum(low, middle - reach - slack), torch.minimum(high, middle + reach + slack)
-    return low, high, None
+        reach = op.reach(self.scale[0], dual(self.norm)) * (1 + 1e-12)
+        reach = self.radius.view(-1, *[1] * len(node.shape)) * reach
+        middle, slack = op(self.centre), op.rounding(arithmetic, size) + op.spread(self.error)
+        return middle - reach - slack, middle + reach + slack
 
 
-def _last_margins(last: Affine, lo: Tensor, hi: Tensor, y: Tensor, ball: _Ball | None, unit: float) -> Tensor:
+def _last_margins(
+    last: Affine, lo: Tensor, hi: Tensor, y: Tensor, ball: _Ball | None, arithmetic: Arithmetic
+) -> Tensor:
     """Lower bounds of z_y − z_j: the difference of two rows bounded as one row. Shape (N, K)."""
-    error = last.rounding(torch.maximum(lo.abs(), hi.abs()), unit)
+    error = last.rounding(arithmetic, size(lo, hi))
     middle, half = (lo + hi) / 2, (hi - lo) / 2
     centre = last(middle)
     lowest = torch.empty_like(centre)
@@ -161,7 +177,7 @@ def _last_margins(last: Affine, lo: Tensor, hi: Tensor, y: Tensor, ball: _Ball |
         bound = centre[rows, label][:, None] - centre[rows] - half[rows] @ apart.abs().T
         if ball is not None:
             at = last(ball.centre[rows])
-            reach = Affine(apart, None).reach(ball.scale, dual(ball.norm)) * (1 + 1e-12)
+            reach = Affine(apart).reach(ball.scale[0], dual(ball.norm)) * (1 + 1e-12)
             slack = ball.error.expand_as(lo)[rows] @ apart.abs().T
             held = at[:, label][:, None] - at - ball.radius[rows, None] * reach - slack
             bound = torch.maximum(bound, held)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calipers.certificates.arithmetic import ASSUMES, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
+from calipers.certificates.graph import Graph
 from calipers.certificates.interval import ball_interval
-from calipers.certificates.layers import ASSUMES, Affine, Layer, read, rounding_of, unit_of
+from calipers.certificates.operators import Affine
+from calipers.certificates.reading import read
 from calipers.models import Classifier
 from calipers.threats import Norm, dual
 from calipers.threats import norm as length
@@ -25,7 +28,7 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     exact up to that, where the box does not bind.
 
     Arguments:
-        model: an ``nn.Sequential`` of known layers that ends in a Linear.
+        model: a network of known operators that ends in a Linear.
         x: inputs in the box, shape (N, \*shape).
         y: labels, shape (N,).
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
@@ -39,16 +42,14 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     if norm == "l0":
         raise NotApplicable("norm of the Lipschitz bound", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
-    layers, centre = read(model), x.double()
-    constants = margin_constants(layers, norm)[y]
-    logits = centre
-    for layer in layers:
-        logits = layer(logits)
+    graph, arithmetic, centre = read(model), arithmetic_of(model), x.double()
+    constants = margin_constants(graph, norm)[y]
+    logits = graph(centre)
     own = logits.gather(1, y[:, None])
     radius = _smallest(own - logits, constants, y)
     reach = torch.where(radius.isinf(), model.box.scale(centre), radius)
     lo, hi = ball_interval(centre, reach, model.box)
-    error = rounding_of(layers, lo, hi, unit_of(model.dtype))
+    error = graph.rounding(lo, hi, arithmetic)
     radius = _smallest(own - logits - error - error.gather(1, y[:, None]), constants, y)
     radius = radius * (1 - 1e-11)
     if not model.box.bounded:
@@ -56,19 +57,17 @@ def lipschitz(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         radius = torch.minimum(radius, reach)
     # Beyond the farthest point of the box there is nothing left to fear.
     radius = torch.where(radius > model.box.reach(norm, centre[0].numel()), torch.inf, radius)
-    return Certified(radius, norm, "lipschitz", str(model.dtype).removeprefix("torch."), ASSUMES)
+    return Certified(radius, norm, "lipschitz", arithmetic.name, ASSUMES)
 
 
-def margin_constants(layers: list[Layer], norm: Norm) -> Tensor:
+def margin_constants(graph: Graph, norm: Norm) -> Tensor:
     r"""L[c, j] ≥ the Lipschitz constant of f_c − f_j from ‖·‖_p: shape (K, K), zero on the diagonal."""
-    product = 1.0
-    for layer in layers[:-1]:
-        product *= layer.lipschitz(norm)
-    last = layers[-1]
-    if not isinstance(last, Affine) or last.conv is not None:
-        raise NotApplicable("Lipschitz bound", expected="a network that ends in a Linear", got=type(last).__name__)
-    rows = torch.stack([length(row - last.weight, dual(norm)) for row in last.weight])
-    return rows * product * (1 + 1e-9)
+    last = graph.nodes[-1]
+    if not isinstance(last.op, Affine):
+        raise NotApplicable("Lipschitz bound", expected="a network that ends in a Linear", got=type(last.op).__name__)
+    weight = last.op.weight
+    rows = torch.stack([length(row - weight, dual(norm)) for row in weight])
+    return rows * graph.lipschitz(norm, last.inputs[0]) * (1 + 1e-9)
 
 
 def _smallest(margin: Tensor, constants: Tensor, y: Tensor) -> Tensor:
