@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from calipers.certificates.certificate import Certified, NotApplicable
-from calipers.certificates.interval import ball_interval, largest_radius
-from calipers.certificates.shallow import only_module
+from calipers.certificates.domain import ball_interval
+from calipers.certificates.search import largest_radius
+from calipers.certificates.alone import only_module
 from calipers.models import Classifier, RbfScores
 from calipers.threats import Norm
 from calipers.threats import norm as length
@@ -76,7 +77,7 @@ def _radii(model: Classifier, scores: RbfScores, x: Tensor, y: Tensor, norm: Nor
         return won.amin(1)
 
     scale = model.box.scale(x)
-    return largest_radius(lowest, scale, looks=30)
+    return largest_radius(lowest, lowest(torch.zeros_like(scale)), scale, looks=30)
 
 
 def _signs(classes: int, y: Tensor) -> Tensor:

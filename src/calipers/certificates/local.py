@@ -9,9 +9,10 @@ from torch import Tensor
 
 from calipers.certificates.arithmetic import ASSUMES, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
+from calipers.certificates.crown import Bounds
+from calipers.certificates.domain import Domain, ball_interval
 from calipers.certificates.gradients import gradient_interval
 from calipers.certificates.graph import Graph, Interval
-from calipers.certificates.interval import ball_interval
 from calipers.certificates.reading import read
 from calipers.certificates.support import largest_loss
 from calipers.models import Classifier
@@ -110,10 +111,8 @@ class _Search:
 
     def gradients(self, radius: Tensor) -> Interval:
         """Bounds of ∇g_j over ball ∩ box: (N, K, *shape)."""
-        bounds = {0: ball_interval(self.x, radius, self.box)}
-        for at, node in self.graph:
-            bounds[at] = self.graph.step(node, bounds, self.arithmetic)
-        return gradient_interval(self.graph, bounds, self.rows)
+        bounds = Bounds(self.graph, Domain(self.x, radius, self.norm, self.box), self.arithmetic)
+        return gradient_interval(self.graph, bounds.intervals, self.rows)
 
     def holds(self, total: Interval, radius: Tensor) -> Tensor:
         """Whether every margin outlives the fall to this radius and the rounding there: (N,). NaN does not."""

@@ -1,35 +1,49 @@
-"""What the certificates of trees, neighbours and kernels share: they look for one module, and nothing before it."""
+"""What is known of models that are no networks: trees, one nearest neighbour, Gaussian kernel machines."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from calipers.certificates.certificate import NotApplicable
-from calipers.models import Classifier
+from calipers.certificates.alone import parts_of
+from calipers.certificates.certificate import Certified, NotApplicable
+from calipers.certificates.kernel import kernel
+from calipers.certificates.nearest import nearest
+from calipers.certificates.trees import trees
+from calipers.models import Classifier, NearestNeighbour, RbfScores, Trees
+from calipers.threats import Norm
 
-__all__ = ["flat_box", "only_module"]
+__all__ = ["shallow"]
 
-Kind = TypeVar("Kind", bound=nn.Module)
+_KINDS: dict[type[nn.Module], Callable[..., Certified]] = {
+    Trees: trees,
+    NearestNeighbour: nearest,
+    RbfScores: kernel,
+}
 
 
-def only_module(model: Classifier, kind: type[Kind], what: str) -> Kind:
-    """The one module of this kind that the model is, behind nothing but Flatten.
+def shallow(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
+    r"""The certificate that belongs to the model: :func:`trees`, :func:`nearest` or :func:`kernel`.
+
+    Arguments:
+        model: what a scikit-learn tree, forest, KNeighborsClassifier(1) or SVC(kernel="rbf") becomes.
+        x: inputs in the box, shape (N, \*shape).
+        y: labels, shape (N,).
+        norm: L0 is known for trees only.
 
     Raises:
-        NotApplicable: if the model is anything else.
+        NotApplicable: for any other model.
+
+    Example:
+        >>> import torch
+        >>> points = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        >>> model = Classifier.of(NearestNeighbour(points, torch.tensor([0, 1])), shape=(1,))
+        >>> shallow(model, points[:1], torch.tensor([0]), "linf").by
+        'nearest'
     """
-    parts = list(model.module) if type(model.module) is nn.Sequential else [model.module]
-    parts = [part for part in parts if type(part) is not nn.Flatten]
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
-    if not hooked and parts and type(parts[0]) is kind and (len(parts) == 1 or kind.__name__ == "RbfScores"):
-        return parts[0]
-    got = "a module with a hook" if hooked else ", ".join(type(part).__name__ for part in parts[:3])
-    raise NotApplicable(what, expected=f"a model that is {kind.__name__} alone", got=got)
-
-
-def flat_box(model: Classifier, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The sides of the box for flattened inputs, each (d,), in the dtype of ``like``."""
-    lo, hi = (side.expand(model.shape).reshape(-1) for side in model.box.sides(like))
-    return lo, hi
+    first = type(parts_of(model)[0])
+    if first not in _KINDS:
+        known = "trees, one nearest neighbour or a Gaussian kernel machine"
+        raise NotApplicable("shallow certificate", expected=known, got=first.__name__)
+    return _KINDS[first](model, x, y, norm)

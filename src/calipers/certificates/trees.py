@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calipers.certificates.certificate import Certified
-from calipers.certificates.shallow import flat_box, only_module
+from calipers.certificates.alone import flat_box, only_module
 from calipers.models import Classifier, Trees
 from calipers.threats import Norm
 from calipers.threats import norm as length
