@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Check", "Radius", "Run", "RunSettings", "Summary", "ThreatSummary", "status"]
+__all__ = ["Check", "Radius", "Run", "RunSettings", "Smoothed", "Summary", "ThreatSummary", "status"]
 
 Verdict = Literal["passed", "failed", "not applicable"]
 Status = Literal["certified", "attacked", "open"]
@@ -33,6 +33,7 @@ class RunSettings(_Record):
     model_sha256: str
     data_sha256: str
     calipers: str
+    smooth: tuple[float, int] | None = None
 
 
 class Check(_Record):
@@ -71,6 +72,17 @@ class ThreatSummary(_Record):
     radius: Radius
 
 
+class Smoothed(_Record):
+    """The smoothed model beside the model: L2 radii that hold with this confidence each; never a lower bound."""
+
+    sigma: float
+    draws: int
+    confidence: float
+    certified_accuracy: float
+    abstained: int
+    radius_median: float
+
+
 class Summary(_Record):
     """The content of summary.json, schema 1."""
 
@@ -83,6 +95,7 @@ class Summary(_Record):
     threats: tuple[ThreatSummary, ...]
     checks: tuple[dict[str, str | bool], ...]
     trusted: bool
+    smoothed: Smoothed | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from calipers.audit.budget import find_budget
 from calipers.audit.cascade import Brackets, clean_logits, close_brackets
 from calipers.audit.folder import COLUMNS, begun_run, check_claim, finished_run, table_of, write_run
 from calipers.audit.inputs import Inputs
+from calipers.audit.smoothed import check_smooth, smoothed_columns, smoothed_summary
 from calipers.diagnostics import run_checks
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
@@ -51,6 +52,8 @@ def audit(
     replace: bool = False,
     workers: int | str = 1,
     batch_size: int = 128,
+    smooth: float | None = None,
+    smooth_draws: int = 10_000,
     progress: Progress = lambda examples: None,
     command: str = "",
 ) -> Run:
@@ -67,6 +70,9 @@ def audit(
         replace: overwrite whatever run is in ``out``.
         workers: processes on this machine, or ``"dask:FILE"`` with a scheduler file.
         batch_size: how many examples the model sees at once.
+        smooth: sigma of the noise; adds the columns ``smoothed`` and ``smoothed_radius`` of the smoothed model, see
+            :func:`calipers.certificates.smoothing`. They never enter ``lower``.
+        smooth_draws: how many noisy copies of each example estimate that radius.
         progress: told how many examples (in fractions) were finished.
         command: how to ask for this again, for the record.
 
@@ -84,7 +90,7 @@ def audit(
     threat = check_request(norm, eps, budget=budget, seed=seed, workers=workers, batch_size=batch_size)
     x, _ = inputs.model.check(inputs.data.x, inputs.data.y)
     _warn_beyond_box(threat, inputs)
-    settings = settings_of(inputs, threat, budget, seed)
+    settings = settings_of(inputs, threat, budget, seed, check_smooth(smooth, smooth_draws))
     folder = None if out is None else Path(out)
     if folder is not None:
         check_claim(folder, settings, resume=resume, replace=replace)
@@ -92,7 +98,7 @@ def audit(
             return finished
     # Every example's clean logits are looked at first: a NaN in the last shard is told before the first is attacked.
     clean_logits(inputs.model, x, inputs.data.index, batch_size)
-    work = _Shards(inputs, threat, budget, seed, batch_size, progress if workers == 1 else _silent)
+    work = _Shards(inputs, threat, settings, batch_size, progress if workers == 1 else _silent)
 
     def done(shard: int, part: Part) -> None:
         # In this process a shard told its progress while it ran; one found finished or made elsewhere did not.
@@ -103,7 +109,7 @@ def audit(
     with begun_run(folder, settings, anew=not resume):
         parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
         about = _about(inputs, settings, command, time.monotonic() - began)
-        run = _assemble(parts, inputs, threat, about, folder)
+        run = _assemble(parts, inputs, threat, about, folder, settings.smooth)
         if folder is not None:
             write_run(run)
     return run
@@ -143,7 +149,9 @@ def _warn_beyond_box(threat: Threat, inputs: Inputs) -> None:
         warnings.warn(message, EpsBeyondBox, stacklevel=3)
 
 
-def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSettings:
+def settings_of(
+    inputs: Inputs, threat: Threat, budget: str, seed: int, smooth: tuple[float, int] | None = None
+) -> RunSettings:
     """Everything that determines the rows of a run."""
     box = inputs.model.box
     return RunSettings(
@@ -158,6 +166,7 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
         model_sha256=models.digest(inputs.model),
         data_sha256=data.digest(inputs.data),
         calipers=version("calipers"),
+        smooth=smooth,
     )
 
 
@@ -165,10 +174,10 @@ class _Shards:
     """The work: shard number → the rows and witnesses of its examples. Can be pickled for other processes."""
 
     def __init__(
-        self, inputs: Inputs, threat: Threat, budget: str, seed: int, batch_size: int, progress: Progress
+        self, inputs: Inputs, threat: Threat, settings: RunSettings, batch_size: int, progress: Progress
     ) -> None:
-        self.inputs, self.threat, self.budget = inputs, threat, budget
-        self.seed, self.batch_size, self.progress = seed, batch_size, progress
+        self.inputs, self.threat, self.settings = inputs, threat, settings
+        self.batch_size, self.progress = batch_size, progress
         self.size = SHARD
         self.told: set[int] = set()
 
@@ -178,20 +187,26 @@ class _Shards:
 
     def __call__(self, shard: int) -> Part:
         some = slice(shard * self.size, (shard + 1) * self.size)
-        whole = self.inputs.data
+        whole, model, settings = self.inputs.data, self.inputs.model, self.settings
         self.told.add(shard)
         brackets = close_brackets(
-            self.inputs.model,
+            model,
             whole.x[some],
             whole.y[some],
             self.threat,
-            find_budget(self.budget),
-            seed=self.seed,
+            find_budget(settings.budget),
+            seed=settings.seed,
             index=whole.index[some],
             batch_size=self.batch_size,
             progress=self.progress,
         )
-        return _part(brackets, whole.x[some])
+        part = _part(brackets, whole.x[some])
+        if settings.smooth is not None:
+            more = smoothed_columns(
+                model, whole.x[some], whole.y[some], whole.index[some], settings.smooth, settings.seed
+            )
+            part.table.update(more)
+        return part
 
 
 def _silent(examples: float) -> None:
@@ -211,13 +226,17 @@ def _part(brackets: Brackets, x: torch.Tensor) -> Part:
     return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
 
 
-def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
+def _assemble(
+    parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None,
+    smooth: tuple[float, int] | None,
+) -> Run:  # fmt: skip
     """One run from its parts: rows, witnesses, checks, summary."""
     merged = merge(parts)
     about["refused"] = merged.notes["refused"]
     rows = table_of(merged.table)
     checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
     summary = summarise(rows, threat, checks, float(str(about["seconds"])))
+    summary = summary.model_copy(update={"smoothed": smoothed_summary(rows, smooth)})
     return Run(str(folder or ""), about, rows, merged.arrays, checks, summary)
 
 

@@ -70,6 +70,8 @@ def audit(
     fail_under: float | None = None,
     workers: str = "1",
     batch_size: Whole = 128,
+    smooth: float | None = None,
+    smooth_draws: Whole = 10_000,
     arch: str | None = None,
     box: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
     trust: Flag = False,
@@ -115,6 +117,10 @@ def audit(
         How many processes, or dask:FILE with a scheduler file.
     batch_size
         How many examples the model sees at once.
+    smooth
+        Also the L2 radii of the model smoothed by noise of this sigma, in columns of their own.
+    smooth_draws
+        How many noisy copies of each example they are estimated from.
     arch
         The architecture for weights: mnist-cnn, mnist-mlp, digits-mlp, digits-linear or package.module:factory.
     box
@@ -146,6 +152,8 @@ def audit(
             replace=replace,
             workers=count,
             batch_size=batch_size,
+            smooth=smooth,
+            smooth_draws=smooth_draws,
             progress=tell,
             command=shlex.join(["calipers", *sys.argv[1:]]),
         )
