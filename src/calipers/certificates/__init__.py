@@ -15,6 +15,7 @@ from calipers.certificates.certificate import (
     UnknownOperator,
 )
 from calipers.certificates.clever import clever
+from calipers.certificates.crown import crown
 from calipers.certificates.exact import exact
 from calipers.certificates.interval import interval
 from calipers.certificates.kernel import kernel
@@ -38,6 +39,7 @@ __all__ = [
     "affine",
     "clever",
     "convolution_norm",
+    "crown",
     "exact",
     "interval",
     "kernel",
@@ -58,4 +60,5 @@ CERTIFICATES: dict[str, Callable[..., Bound]] = {
     "shallow": shallow,
     "lipschitz": lipschitz,
     "interval": interval,
+    "crown": crown,
 }

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from calipers.certificates.arithmetic import ASSUMES, arithmetic_of
 from calipers.certificates.certificate import Certified, UnknownOperator
+from calipers.certificates.domain import ball_interval
 from calipers.certificates.graph import Graph
-from calipers.certificates.interval import ball_interval
 from calipers.certificates.reading import read
 from calipers.models import Classifier
 from calipers.threats import Norm, leave_cell

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from calipers.certificates.arithmetic import ASSUMES, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
+from calipers.certificates.domain import ball_interval
 from calipers.certificates.graph import Graph, Interval, Node, size
 from calipers.certificates.operators import Affine, Convolution, Rearrange, Scale
 from calipers.certificates.reading import read
+from calipers.certificates.search import largest_radius, lead
 from calipers.models import Classifier
 from calipers.threats import Box, Norm, dual
 
-__all__ = ["interval", "largest_radius", "margins"]
+__all__ = ["interval", "margins", "propagate"]
 
 
 def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size: int = 128) -> Certified:
@@ -63,35 +63,7 @@ def _radii(graph: Graph, x: Tensor, y: Tensor, norm: Norm, box: Box, arithmetic:
     reach = torch.full_like(scale, box.reach(norm, x[0].numel()))
     # A label that is proved on the whole box cannot be lost at any distance.
     whole = lowest(reach) > 0 if box.bounded else torch.zeros_like(scale, dtype=torch.bool)
-    return torch.where(whole, torch.inf, largest_radius(lowest, scale))
-
-
-def largest_radius(lowest: Callable[[Tensor], Tensor], scale: Tensor, looks: int = 12) -> Tensor:
-    """The largest radius found with lowest(radius) > 0, for a function that does not rise with the radius.
-
-    A secant step (damped where one end stays, as in the Illinois rule) inside a bracket whose lower end is proved.
-    """
-    low, high = torch.zeros_like(scale), torch.full_like(scale, torch.inf)
-    clean = lowest(low)
-    at_low, at_high, guess = clean, torch.full_like(scale, -1.0), scale * 2.0**-16
-    before = torch.ones_like(scale, dtype=torch.bool)
-    for _ in range(looks):
-        value = lowest(guess)
-        good = value > 0
-        # An end that stays for the second time counts half, so that both ends move.
-        stays = torch.where(good == before, 0.5, 1.0)
-        at_high, at_low = torch.where(good, at_high * stays, value), torch.where(good, value, at_low * stays)
-        before = good
-        low, high = torch.where(good, guess, low), torch.where(good, high, guess)
-        if bool(((clean <= 0) | (high - low <= 1e-3 * low)).all()):
-            break
-        share = at_low / (at_low - at_high).clamp_min(1e-300)
-        # Until something fails, aim a little past where the line through the clean margin meets zero.
-        beyond = 1.01 * low * clean / (clean - value).clamp_min(1e-300)
-        farther = torch.minimum(torch.maximum(beyond, 1.01 * low), 4 * scale)
-        # Never quite at an end: a zero there must still be passed to be known.
-        guess = torch.where(high.isinf(), farther, low + (high - low) * share.clamp(1e-3, 1 - 1e-4))
-    return torch.where(clean > 0, low, 0.0)
+    return torch.where(whole, torch.inf, largest_radius(lowest, lead(graph(x), y), scale))
 
 
 def margins(graph: Graph, x: Tensor, y: Tensor, radius: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic) -> Tensor:
@@ -129,13 +101,6 @@ def propagate(
         bounds[at] = here
         graph.forget(bounds, at)
     return bounds, balls
-
-
-def ball_interval(x: Tensor, radius: Tensor, box: Box) -> tuple[Tensor, Tensor]:
-    """The smallest box around ball ∩ box, rounded outward."""
-    r = radius.view(-1, *[1] * (x.dim() - 1))
-    down, up = torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf)
-    return box.clamp(torch.nextafter(x - r, down)), box.clamp(torch.nextafter(x + r, up))
 
 
 class _Ball:

@@ -11,8 +11,8 @@ from calipers.certificates.arithmetic import ASSUMES, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.chain import chain
 from calipers.certificates.constants import partial_products
+from calipers.certificates.domain import ball_interval
 from calipers.certificates.graph import Graph
-from calipers.certificates.interval import ball_interval
 from calipers.certificates.lipsdp import lipsdp
 from calipers.certificates.operators import Affine
 from calipers.certificates.reading import read

@@ -135,7 +135,9 @@ def read(model: Classifier) -> Graph:
     arithmetic = arithmetic_of(model)
     like = torch.zeros((), dtype=model.dtype, device=model.device)
     lo, hi = (side.clamp(-1e3, 1e3) for side in model.box.sides(like))
-    draw = torch.rand((_BATCH + 3, *model.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    draw = torch.rand((_BATCH + 3, *model.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        like
+    )
     probe = model.box.clamp(lo + (hi - lo) * draw)
     with model.frozen(), torch.no_grad():
         tape = _Tape(probe[:_BATCH].clone())
