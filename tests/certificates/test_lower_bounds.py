@@ -66,6 +66,11 @@ def jacobian(model: Classifier, z: Tensor, rows: Tensor) -> Tensor:
     return torch.stack(parts, 1)
 
 
+def jacobian_of(function: nn.Module, t: Tensor) -> Tensor:
+    t = t.clone().requires_grad_()
+    return torch.autograd.grad(function(t).sum(), t)[0]
+
+
 @pytest.mark.parametrize("name", LP)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: type(a).__name__)
 def test_no_constant_is_below_a_gradient_that_is_met(activation, name):
@@ -88,7 +93,7 @@ def test_every_activation_s_slopes_lie_in_their_ranges():
     t = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     for module in ACTIVATIONS:
         op = next(node.op for _, node in read(mlp(module)) if not node.op.linear)
-        slope = torch.func.jvp(module, (t,), (torch.ones_like(t),))[1]
+        slope = jacobian_of(module, t)
         bottom, top = slope_range(op)
         assert ((slope >= bottom) & (slope <= top)).all(), module
         for width in (0, 1, 40, 400):
@@ -187,7 +192,7 @@ def test_equality_on_affine_models(name):
     truth = affine(model, x, y, name).radius
     for kind in ("product", "partial", "sdp"):
         assert torch.allclose(lipschitz(model, x, y, name, constants=kind).radius, truth, rtol=1e-6)
-    assert torch.allclose(local_lipschitz(model, x, y, name).radius, truth, rtol=6e-3)
+    assert torch.allclose(local_lipschitz(model, x, y, name).radius, truth, rtol=1e-6)
     assert torch.allclose(clever(model, x, y, name, batches=3, samples=2, radius=100).radius, truth, rtol=1e-9)
     assert torch.allclose(exact(model, x, y, name).radius, truth, rtol=2e-4)
 

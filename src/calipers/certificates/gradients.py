@@ -58,9 +58,9 @@ def gradient_interval(graph: Graph, bounds: Mapping[int, Interval], rows: Tensor
 def _through_linear(op: Operator, c: Tensor, r: Tensor, shapes: list[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
     """Wᵀc and |W|ᵀr for every input, with what the sums can lose; |W|ᵀ is the derivative of ``spread``."""
     unit = 4 * OURS * (c[0].numel() + 8)
-    zeros = tuple(c.new_zeros(len(c), *shape) for shape in shapes)
-    _, absolute = torch.func.vjp(op.spread, *zeros)
-    wider = absolute(r * (1 + unit) + unit * c.abs())
+    with torch.enable_grad():
+        zeros = tuple(c.new_zeros(len(c), *shape, requires_grad=True) for shape in shapes)
+        wider = torch.autograd.grad(op.spread(*zeros), zeros, r * (1 + unit) + unit * c.abs())
     return list(zip(op.transpose(c), wider, strict=True))  # type: ignore[attr-defined]
 
 

@@ -87,7 +87,8 @@ class _Search:
     def radius(self, shells: int) -> Tensor:
         """Walk outwards shell by shell; where the next does not hold, try half of it."""
         lo, hi = self.gradients(torch.zeros_like(self.margin[:, 0]))
-        step = self._first_order(lo) / shells
+        first = self._first_order(lo) * (1 - 1e-9)
+        step = first / shells
         reach = torch.zeros_like(step)
         spent = torch.zeros_like(lo), torch.zeros_like(hi)
         failed = torch.zeros_like(step, dtype=torch.bool)
@@ -105,7 +106,8 @@ class _Search:
             lo, hi = torch.where(some, outer[0], lo), torch.where(some, outer[1], hi)
             spent = torch.where(some, total[0], spent[0]), torch.where(some, total[1], spent[1])
             reach, failed = torch.where(fine, there, reach), failed | ~fine
-            step = torch.where(fine, torch.where(failed, step, 1.5 * step), step / 2)
+            # Farther than the gradient at x alone would allow, the steps grow until one fails.
+            step = torch.where(fine, torch.where(failed | (reach < first), step, 1.5 * step), step / 2)
         # Beyond the farthest point of the box there is nothing left to fear.
         return torch.where(reach > self.box.reach(self.norm, self.x[0].numel()), torch.inf, reach)
 

@@ -57,6 +57,6 @@ def slopes_over(activation: Activation, ends: Interval) -> Interval:
 
 
 def _slope(activation: Activation, t: Tensor) -> Tensor:
-    _, slope = torch.func.jvp(activation.function, (t,), (torch.ones_like(t),))
-    result: Tensor = slope
-    return result
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        return torch.autograd.grad(activation.function(t).sum(), t)[0]
