@@ -1,6 +1,7 @@
 """Trees, neighbours and kernels: never above the truth, exact where they say so, and nothing else is read."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_a_tree_is_exact(norm):
     for row, own, r in zip(z, label, radius, strict=True):
         sides = []
         for value, cut in zip(row.tolist(), cuts, strict=True):
-            near = [min(max(value, lo + 2e-7), hi - 2e-7) for lo, hi in zip(cut, cut[1:], strict=False)]
+            near = [min(max(value, lo + 2e-7), hi - 2e-7) for lo, hi in pairwise(cut)]
             sides.append(torch.tensor(near, dtype=torch.float64))
         grid = torch.cartesian_prod(*sides)
         other = grid[model(grid).argmax(1) != own]

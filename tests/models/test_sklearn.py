@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import (
     LogisticRegression,
     LogisticRegressionCV,
@@ -239,12 +239,12 @@ def refused(case):
     one_class = quiet_fit(LogisticRegression(), x, y)
     one_class.classes_ = one_class.classes_[:1]
     return {
-        "forest": lambda: RandomForestClassifier(2).fit(x, y),
+        "boosting": lambda: GradientBoostingClassifier(n_estimators=2).fit(x, y),
         "stranger": Stranger,
         "scaler alone": lambda: StandardScaler().fit(x),
         "unfitted": LogisticRegression,
         "unfitted pipeline": lambda: make_pipeline(StandardScaler(), LogisticRegression()),
-        "curved kernel": lambda: SVC().fit(x, y),
+        "curved kernel": lambda: SVC(kernel="poly").fit(x, y),
         "sparse": lambda: quiet_fit(LogisticRegression(), x, y).sparsify(),
         "sparse svc": lambda: SVC(kernel="linear").fit(csr_array(x), y),
         "multi-label mlp": lambda: quiet_fit(MLPClassifier((3,), max_iter=2), x, many),
@@ -258,12 +258,12 @@ def refused(case):
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("forest", "scikit-learn model: expected one of LinearDiscriminantAnalysis, .*got RandomForestClassifier"),
+        ("boosting", "scikit-learn model: expected one of DecisionTreeClassifier, .*got GradientBoostingClassifier"),
         ("stranger", "got Stranger"),
         ("scaler alone", "got StandardScaler"),
         ("unfitted", "LogisticRegression: expected a fitted estimator"),
         ("unfitted pipeline", "expected a fitted estimator"),
-        ("curved kernel", "kernel of SVC: expected 'linear', got 'rbf'"),
+        ("curved kernel", "kernel of SVC: expected 'linear' or 'rbf', got 'poly'"),
         ("sparse", "weights of LogisticRegression: expected a dense array"),
         ("sparse svc", "weights of SVC: expected a dense array"),
         ("multi-label mlp", "labels of MLPClassifier: expected one label for each example"),

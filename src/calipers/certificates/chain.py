@@ -1,4 +1,4 @@
-"""A network without branches as a few matrices: z = W_m φ(… φ(W_1 x + b_1) …) + b_m, for methods that need them whole."""
+"""A network without branches as a few matrices: z = W_m φ(… φ(W_1 x + b_1) …) + b_m."""
 
 from __future__ import annotations
 

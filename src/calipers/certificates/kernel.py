@@ -1,14 +1,14 @@
-"""A Gaussian kernel machine: every kernel value lies between those at the nearest and the farthest point of the ball."""
+"""A Gaussian kernel machine: each kernel value lies between those at the ball's nearest and farthest point."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from calipers.certificates.alone import only_module
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.domain import ball_interval
 from calipers.certificates.search import largest_radius
-from calipers.certificates.alone import only_module
 from calipers.models import Classifier, RbfScores
 from calipers.threats import Norm
 from calipers.threats import norm as length

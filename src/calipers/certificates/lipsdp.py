@@ -16,7 +16,7 @@ __all__ = ["lipsdp"]
 _UNIT = 2.0**-53
 
 
-def lipsdp(parts: Chain, rows: Tensor, norm: Norm, *, steps: int = 300, lr: float = 0.05) -> Tensor:
+def lipsdp(parts: Chain, rows: Tensor, norm: Norm, *, steps: int = 100, lr: float = 0.05) -> Tensor:
     r"""L_p with \|⟨u_p, h(x) − h(z)⟩\| ≤ L_p ‖x − z‖ for all x, z, for the last stage's outputs h: shape (P,).
 
     An activation with slopes in [0, 1] satisfies Δφ(Δφ − Δa) ≤ 0. Multipliers T_k ≥ 0 for these, and weights τ ≥ 0 of

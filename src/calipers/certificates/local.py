@@ -27,8 +27,8 @@ def local_lipschitz(
 ) -> Certified:
     r"""The largest R found with g_j(x) > ∫₀^R L_j(r) dr for all j ≠ y: at least max over R of h(R), equation (2).
 
-    g_j = f_y − f_j, and L_j(r) bounds how fast g_j can fall within distance r. On a straight line from x to z the fall is
-    at most ∫ L_j; with L_j(r) ≤ L_j(R) this is the paper's g_j(x) ≥ R·L_j(R), which one shell gives; several nested
+    g_j = f_y − f_j, and L_j(r) bounds how fast g_j can fall within distance r. On a straight line from x to z the fall
+    is at most ∫ L_j; with L_j(r) ≤ L_j(R) this is the paper's g_j(x) ≥ R·L_j(R), which one shell gives; several nested
     shells give more. Instead of a norm of the gradient its interval is kept, coordinate by coordinate, and the fall is
     maximised over ball ∩ box. The gradients are those of logits; a ReLU whose input interval touches 0 has a slope
     anywhere in [0, 1]. What rounding can do within R is taken off the margin.

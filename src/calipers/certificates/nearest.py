@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calipers.certificates.alone import only_module
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.polyhedron import distance_below, multipliers
-from calipers.certificates.alone import only_module
 from calipers.models import Classifier, NearestNeighbour
 from calipers.threats import Norm, dual
 from calipers.threats import norm as length

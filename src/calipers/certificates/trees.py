@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calipers.certificates.certificate import Certified
 from calipers.certificates.alone import flat_box, only_module
+from calipers.certificates.certificate import Certified
 from calipers.models import Classifier, Trees
 from calipers.threats import Norm
 from calipers.threats import norm as length
@@ -109,4 +109,3 @@ def _distance(x: Tensor, lo: Tensor, hi: Tensor, norm: Norm, box: Sides) -> Tens
     gap = torch.maximum(lo - x[:, None], x[:, None] - hi).clamp_min(0)
     distance = length(gap.flatten(0, 1), norm).view(gap.shape[:2])
     return torch.where((lo > hi).any(1), torch.inf, distance)
-

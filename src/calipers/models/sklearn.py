@@ -32,8 +32,9 @@ def from_sklearn(
     Supported are the linear classifiers (LogisticRegression, RidgeClassifier, SGDClassifier, Perceptron,
     PassiveAggressiveClassifier, LinearSVC, LinearDiscriminantAnalysis and their CV forms), SVC and NuSVC with a
     linear or Gaussian kernel, MLPClassifier, decision trees and forests, one nearest neighbour, and pipelines of these
-    behind StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler. The module is ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and
-    activations follow for an MLP. All scalers together are one ``Normalize``.
+    behind StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler. The module is
+    ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and activations follow for an MLP.
+    All scalers together are one ``Normalize``.
 
     With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
     exact in floating point, and both rows being short keeps bounds from operator norms tight. An MLP's logits are

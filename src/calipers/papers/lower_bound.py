@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-_EXAMPLES: dict[Scale, int] = {"smoke": 3, "cpu": 8, "paper": 20}
-_STEPS: dict[Scale, int] = {"smoke": 20, "cpu": 100, "paper": 300}
+_EXAMPLES: dict[Scale, int] = {"smoke": 3, "cpu": 5, "paper": 10}
+_STEPS: dict[Scale, int] = {"smoke": 20, "cpu": 60, "paper": 150}
 _NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 # CLEVER's radius R in each norm, beyond every attack's distance here, and its draws: far fewer than the paper's.
 _CLEVER = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
@@ -183,7 +183,7 @@ def _exact(model: Classifier, x: Tensor, y: Tensor, norm: Norm, upper: Tensor) -
     except NotApplicable:
         if norm == "l2" or model.name not in ("digits relu", "mnist small"):
             raise NotApplicable("exact radius", expected="a small network", got=model.name) from None
-        return exact(model, x, y, norm, upper=upper, seconds=10).radius
+        return exact(model, x, y, norm, upper=upper, seconds=5).radius
 
 
 def _findings(table: pd.DataFrame) -> tuple[str, ...]:
@@ -225,8 +225,9 @@ def _picture(table: pd.DataFrame) -> Picture:
         for method in methods:
             some = table[(table["norm"] == norm) & (table["method"] == method)]
             places = [networks.index(name) for name in some["network"]]
-            axes.plot(some["over_attack"], places, marks[method], label=method, markersize=8 if method == "exact" else 5,
-                      color="black" if method == "exact" else None, fillstyle="none" if method == "CLEVER" else "full")  # fmt: skip
+            looks: dict[str, object] = {"markersize": 8, "color": "black"} if method == "exact" else {"markersize": 5}
+            hollow = "none" if method == "CLEVER" else "full"
+            axes.plot(some["over_attack"], places, marks[method], label=method, fillstyle=hollow, **looks)
         axes.axvline(1, color="gray", linewidth=0.8)
         axes.set(title={"linf": "L∞", "l2": "L2", "l1": "L1"}[norm], xlim=(0, 1.3), xlabel="median of bound / attack")
         axes.grid(axis="y", linewidth=0.4)
