@@ -13,7 +13,7 @@ from calipers.geometry import Hyperplane, svm_path, tilt
 from calipers.papers import figures, run
 from calipers.papers.tilting import PUBLISHED, _pair
 from calipers.papers.transfer import _pgd
-from calipers.papers.transfer_ensemble import attack_step, fit, make, one_by_one
+from calipers.papers.transfer_ensemble import fit, gradient, logits, make, right, stacked_gradient
 
 NAMES = ["tilting.svm-path", "tilting.toy", "transfer.figure4", "transfer.section6"]
 needs_mnist = pytest.mark.skipif("CALIPERS_DATA" not in os.environ, reason="MNIST: set CALIPERS_DATA")
@@ -54,23 +54,19 @@ def test_published_values_of_the_svm_path(digits: tuple[int, int]) -> None:
             assert ours[name] == pytest.approx(value, abs=slack), name
 
 
-def test_the_batched_gradient_is_the_loops_and_training_learns() -> None:
+def test_the_three_ways_of_the_ensemble_agree_and_training_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(100) % 2
     x = torch.rand(100, 1, 28, 28, generator=generator) * 0.2
     x[y == 1, :, 8:20, 8:20] += 0.8
-    start = make(3, generator)
-    rows = torch.stack([torch.randperm(100, generator=generator)[:80] for _ in range(3)])
-    trained = fit(start, x, y, rows, epochs=20, generator=generator)
-    z, labels = x[:8].expand(3, 8, 1, 28, 28).contiguous(), y[:8].expand(3, 8)
-    both = attack_step(trained, z, labels), one_by_one(trained, z, labels)
-    assert float((both[0] == both[1]).float().mean()) > 0.999
-    from calipers.papers.transfer_ensemble import logits
-
-    for i in range(3):
-        right = logits({name: part[i] for name, part in trained.items()}, x).argmax(1) == y
-        assert float(right.float().mean()) > 0.95
-    assert not any(torch.equal(start[name], trained[name]) for name in start)
+    starts = [make(generator) for _ in range(3)]
+    trained = [fit(start, x[:80], y[:80], epochs=20, generator=generator) for start in starts]
+    stacked = stacked_gradient({name: torch.stack([one[name] for one in trained]) for name in starts[0]}, x, y)
+    for start, one, other in zip(starts, trained, stacked, strict=True):
+        assert right(one, x, y) > 0.95
+        assert right(one, x, y) == float((logits(one, x).argmax(1) == y).float().mean())
+        assert not any(torch.equal(start[name], one[name]) for name in start)
+        assert torch.allclose(gradient(one, x, y), other, atol=1e-5)
 
 
 def test_shared_steps_give_the_same_attack_as_one_run_for_each_eps() -> None:

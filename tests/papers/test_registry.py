@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from calipers.errors import BadInput
-from calipers.papers import Result, Scale, figure, figures, registry, run
+from calipers.papers import Bench, Result, Scale, figure, figures, registry, run
+from calipers.runner import Part, merge
 
 NAMES = {
     "pointwise.figure1", "pointwise.figure2", "pointwise.figure3", "pointwise.figure4",
@@ -71,3 +73,29 @@ def test_a_name_is_given_once() -> None:
         figure(figures()["pointwise.figure1"].name, paper="2000", claim="none")(
             lambda scale: Result(pd.DataFrame(), ())
         )
+
+
+def test_a_long_figure_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    calls: list[int] = []
+    kills = [KeyboardInterrupt]
+
+    def work(i: int) -> Part:
+        if i == 2 and kills:
+            raise kills.pop()
+        calls.append(i)
+        return Part({"n": np.array([i])})
+
+    @figure("test.long", paper="2000", claim="none", long=True)
+    def _long(scale: Scale, bench: Bench) -> Result:
+        parts = bench.shards("count", scale, work, 4)
+        return Result(pd.DataFrame(merge(parts).table), ("counted",))
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("test.long", "smoke", tmp_path)
+        files = run("test.long", "smoke", tmp_path)
+    finally:
+        registry._FIGURES.pop("test.long")
+    assert calls == [0, 1, 2, 3]
+    assert pd.read_csv(files[0]).n.tolist() == [0, 1, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.long.csv", "test.long.json"]

@@ -298,9 +298,17 @@ def papers_list() -> int:
 
 @papers_app.command(name="run")
 def papers_run(
-    name: str, /, *, scale: Literal["smoke", "cpu", "paper"] = "cpu", out: Path = Path("runs/papers")
+    name: str,
+    /,
+    *,
+    scale: Literal["smoke", "cpu", "paper"] = "cpu",
+    out: Path = Path("runs/papers"),
+    workers: Whole = 1,
+    quiet: Flag = False,
 ) -> int:
     """Reproduce one figure: a table, a picture, and a record of how they were made.
+
+    A long figure that was killed goes on where it was when it is run again.
 
     For example:
 
@@ -314,10 +322,14 @@ def papers_run(
         smoke (seconds), cpu (minutes) or paper (as published).
     out
         Where to write NAME.csv, NAME.svg and NAME.json.
+    workers
+        Processes, for the long figures.
+    quiet
+        No lines about how far a long figure is.
     """
     from calipers import papers
 
-    for file in papers.run(name, scale, out):
+    for file in papers.run(name, scale, out, workers=workers, tell=(lambda line: None) if quiet else complain):
         say(str(file))
     return 0
 

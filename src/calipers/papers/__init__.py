@@ -1,5 +1,5 @@
 """Do the source papers' figures and tables come out? One file a paper, one function a figure. Start at ``run``."""
 
-from calipers.papers.registry import Figure, Result, Scale, figure, figures, run
+from calipers.papers.registry import Bench, Figure, Result, Scale, figure, figures, run
 
-__all__ = ["Figure", "Result", "Scale", "figure", "figures", "run"]
+__all__ = ["Bench", "Figure", "Result", "Scale", "figure", "figures", "run"]

@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from calipers.errors import BadInput, nearest
-from calipers.runner import atomic_write
+from calipers.runner import Part, Work, atomic_write, check_workers, run_shards
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Picture
 
-__all__ = ["Figure", "Result", "Scale", "figure", "figures", "run"]
+__all__ = ["Bench", "Figure", "Result", "Scale", "figure", "figures", "run"]
 
 Scale = Literal["smoke", "cpu", "paper"]
+Reproduce = Callable[..., "Result"]
 _FIGURES: dict[str, Figure] = {}
 
 
@@ -50,6 +52,47 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Where a long figure works: finished shards are kept in a folder, so that a killed run goes on where it was.
+
+    Arguments:
+        folder: where; ``None`` keeps them in memory, or in a temporary folder if there are several workers.
+        workers: processes.
+        tell: told in a line how far the work is.
+
+    Example:
+        >>> import numpy as np
+        >>> parts = Bench().shards("squares", "up to 2", lambda i: Part({"n": np.array([i * i])}), 3)
+        >>> parts[2].table["n"].tolist()
+        [4]
+    """
+
+    folder: Path | None = None
+    workers: int = 1
+    tell: Callable[[str], None] = lambda line: None
+
+    def shards(self, stage: str, what: str, work: Work, count: int) -> list[Part]:
+        """All shards of one stage, in order; what was kept counts if ``what`` and the versions are the same.
+
+        Arguments:
+            stage: its name, a folder of its own.
+            what: everything that determines the shards, in words.
+            work: see :func:`calipers.runner.run_shards`.
+            count: how many shards.
+        """
+        start, done = time.perf_counter(), 0
+
+        def on_done(shard: int, part: Part) -> None:
+            nonlocal done
+            done += 1
+            self.tell(f"{stage}: {done} of {count} after {time.perf_counter() - start:.0f} s")
+
+        folder = self.folder / stage if self.folder else None
+        mark = json.dumps([stage, what, _versions()])
+        return run_shards(work, folder, mark, count, workers=self.workers, on_done=on_done)
+
+
+@dataclass(frozen=True)
 class Figure:
     """A published figure or table, and the function that reproduces it.
 
@@ -57,7 +100,8 @@ class Figure:
         name: ``"paper.figure"``.
         paper: title, authors, year.
         claim: what the paper says it shows.
-        reproduce: scale to result.
+        reproduce: scale to result; of a long figure, scale and bench to result.
+        long: whether it takes a :class:`Bench` to work at.
 
     Example:
         >>> figures()["pointwise.figure3"].claim
@@ -67,11 +111,12 @@ class Figure:
     name: str
     paper: str
     claim: str
-    reproduce: Callable[[Scale], Result]
+    reproduce: Reproduce
+    long: bool = False
 
 
-def figure(name: str, *, paper: str, claim: str) -> Callable[[Callable[[Scale], Result]], Callable[[Scale], Result]]:
-    """Register a function ``scale -> Result`` as the reproduction of one figure.
+def figure(name: str, *, paper: str, claim: str, long: bool = False) -> Callable[[Reproduce], Reproduce]:
+    """Register a function ``scale -> Result`` as the reproduction of one figure; a long one ``scale, bench -> Result``.
 
     ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size.
 
@@ -85,14 +130,14 @@ def figure(name: str, *, paper: str, claim: str) -> Callable[[Callable[[Scale], 
         >>> _ = _FIGURES.pop("example.figure1")
     """
 
-    def register(function: Callable[[Scale], Result]) -> Callable[[Scale], Result]:
+    def register(function: Reproduce) -> Reproduce:
         known = _FIGURES.get(name)
         if known and (known.reproduce.__module__, known.reproduce.__qualname__) != (
             function.__module__,
             function.__qualname__,
         ):
             raise BadInput("figure", expected="a new name", got=repr(name))
-        _FIGURES[name] = Figure(name, paper, claim, function)
+        _FIGURES[name] = Figure(name, paper, claim, function, long)
         return function
 
     return register
@@ -112,18 +157,29 @@ def figures() -> dict[str, Figure]:
     return dict(sorted(_FIGURES.items()))
 
 
-def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
+def run(
+    name: str,
+    scale: Scale = "paper",
+    out: Path | str = ".",
+    *,
+    workers: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
     """Reproduce one figure: NAME.csv, NAME.svg (if it has a picture), NAME.json and the figure's own files, each whole.
 
     The JSON holds the claim, the findings, the command, the scale, the seconds, the kind of machine and the versions.
+    A long figure keeps what is finished in NAME.SCALE.parts until it is through: run again, it goes on from there; its
+    seconds are those of the last run.
 
     Arguments:
         name: see ``figures``.
         scale: ``"smoke"``, ``"cpu"`` or ``"paper"``.
         out: a folder; made if it is missing.
+        workers: processes, for a long figure.
+        tell: told in a line how far a long figure is.
 
     Raises:
-        BadInput: for an unknown name or scale.
+        BadInput: for an unknown name or scale, or less than one worker.
 
     Example:
         >>> run("pointwise.figure7")
@@ -136,8 +192,10 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
         raise BadInput("figure", got=repr(name), hint=nearest(name, known))
     if scale not in get_args(Scale):
         raise BadInput("scale", got=repr(scale), hint=nearest(str(scale), get_args(Scale)))
-    chosen, start = known[name], time.perf_counter()
-    result = chosen.reproduce(scale)
+    check_workers(workers)
+    chosen, start, folder = known[name], time.perf_counter(), Path(out)
+    kept = folder / f"{name}.{scale}.parts"
+    result = chosen.reproduce(scale, Bench(kept, workers, tell)) if chosen.long else chosen.reproduce(scale)
     picture = _svg(name, result.plot) if result.plot else None
     more = {file: make() for file, make in result.files.items()}
     about = {
@@ -151,7 +209,6 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "versions": _versions(),
     }
-    folder = Path(out)
     texts = {"csv": result.table.to_csv(index=False, float_format="%.8g", lineterminator="\n")}
     texts |= {"svg": picture} if picture else {}
     texts |= {"json": json.dumps(about, indent=2, ensure_ascii=False) + "\n"}
@@ -159,6 +216,7 @@ def run(name: str, scale: Scale = "paper", out: Path | str = ".") -> list[Path]:
     files |= {folder / f"{name}.{kind}": text for kind, text in texts.items()}
     for path, content in files.items():
         atomic_write(path, content)
+    shutil.rmtree(kept, ignore_errors=True)
     return list(files)
 
 

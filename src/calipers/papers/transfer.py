@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 from calipers.data import load
 from calipers.geometry import Hyperplane, fools_linear, max_margin
 from calipers.geometry import section6 as counter_example
-from calipers.papers.registry import Result, Scale, figure
-from calipers.papers.transfer_ensemble import Weights, attack_step, fit, logits, make, one_by_one
+from calipers.papers.registry import Bench, Result, Scale, figure
+from calipers.papers.transfer_ensemble import Weights, fit, gradient, logits, make, right, stacked_gradient
+from calipers.runner import Part, merge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -31,6 +33,7 @@ PAPER = (
 )
 STEPS, STEP = 40, 0.01
 KINDS = ("random", "SVM", "network")
+HERE = Bench()
 
 
 class _Size(NamedTuple):
@@ -50,18 +53,19 @@ SIZES: dict[Scale, _Size] = {
 
 @dataclass(frozen=True, eq=False)
 class _Classifiers:
-    """M networks (stacked), and M linear models: weights (M, 10, 784), biases (M, 10)."""
+    """M networks, and M linear models: weights (M, 10, 784), biases (M, 10); and how many of those did not converge."""
 
-    networks: Weights
+    networks: list[Weights]
     weight: Tensor
     bias: Tensor
+    unfinished: int
 
-    def network(self, i: int) -> Weights:
-        return {name: part[i] for name, part in self.networks.items()}
-
-    def right(self, kind: str, i: int, z: Tensor, y: Tensor) -> float:
-        scores = logits(self.network(i), z) if kind == "network" else z.flatten(1) @ self.weight[i].T + self.bias[i]
-        return float((scores.argmax(1) == y).float().mean())
+    def right(self, kind: str, z: Tensor, y: Tensor) -> np.ndarray:
+        """The accuracy of every classifier of this kind, shape (M,)."""
+        if kind == "network":
+            return np.array([right(network, z, y) for network in self.networks])
+        scores = torch.einsum("nd,mkd->mnk", z.flatten(1), self.weight) + self.bias[:, None]
+        return (scores.argmax(2) == y).double().mean(1).numpy()
 
 
 @figure(
@@ -69,8 +73,9 @@ class _Classifiers:
     paper=PAPER,
     claim="Adversarial examples of linear SVMs fool other SVMs most; those of networks fool networks and, less, SVMs; "
     "those of SVMs do little more to networks than random perturbations of the same size.",
+    long=True,
 )
-def figure4(scale: Scale) -> Result:
+def figure4(scale: Scale, bench: Bench = HERE) -> Result:
     """Accuracy of every classifier on what was made for every other: PGD, 40 steps of 0.01, no random start, in [0, 1].
 
     A random perturbation has ±eps in every pixel. ``"smoke"`` takes enlarged embedded digits for MNIST.
@@ -80,36 +85,55 @@ def figure4(scale: Scale) -> Result:
         >>> sorted(table.perturbation.unique()), len(table)
         (['SVM', 'network', 'random'], 12)
     """
-    size, generator = SIZES[scale], torch.Generator().manual_seed(4)
-    x, y = _images("train", scale)
-    test = _images("test", scale)
-    rows = torch.rand(size.models, len(x), generator=generator).argsort(1)[:, : size.train]
-    start = time.perf_counter()
-    networks = fit(make(size.models, generator), x, y, rows, epochs=size.epochs, generator=generator)
-    trained = time.perf_counter() - start
-    weight, bias, unfinished = _linear_models(x, y, rows)
-    models = _Classifiers(networks, weight, bias)
-    sums: dict[tuple[str, str, int], Tensor] = {}
-    with torch.no_grad():
-        for source in range(size.models):
-            some = torch.randperm(len(test[0]), generator=generator)[: size.test]
-            for kind in KINDS:
-                for k, moved in _perturbed(models, kind, source, test[0][some], test[1][some], size.every, generator):
-                    for target in ("SVM", "network"):
-                        right = [models.right(target, i, moved, test[1][some]) for i in range(size.models)]
-                        key = target, kind, k
-                        sums[key] = sums.get(key, 0) + torch.tensor(right, dtype=torch.float64) / size.models
-    table = pd.DataFrame([
-        {"target": target, "perturbation": kind, "eps": round(STEP * k, 4), "mean": float(share.mean()),
-         "min": float(share.min()), "max": float(share.max())}
-        for (target, kind, k), share in sums.items()
-    ]).sort_values(["target", "perturbation", "eps"], ignore_index=True)  # fmt: skip
-    notes = (f"{size.models} networks and {size.models} LinearSVC ({unfinished} of them stopped at max_iter), "
-             f"{size.train} training images each, {size.test} test images for each source.",
-             _speed(models, test, trained, size))  # fmt: skip
+    size = SIZES[scale]
+    trained = bench.shards("trained", str(size), partial(_train, scale), size.models)
+    models = _Classifiers(
+        networks=[{name: torch.from_numpy(part.arrays[name][0]) for name in make(_generator(0))} for part in trained],
+        weight=torch.from_numpy(np.concatenate([part.arrays["svm"] for part in trained])),
+        bias=torch.from_numpy(np.concatenate([part.arrays["svm.bias"] for part in trained])),
+        unfinished=sum(part.notes["unfinished"] for part in trained),
+    )
+    shown = merge(bench.shards("shown", str(size), partial(_show, scale, models), size.models))
+    # One number for every classifier, over all sources; then the mean and the extremes over the classifiers.
+    each = pd.concat([pd.DataFrame(shown.table), pd.DataFrame(shown.arrays["right"])], axis=1)
+    mean = each.groupby(["target", "perturbation", "eps"]).mean()
+    table = pd.DataFrame({"mean": mean.mean(axis=1), "min": mean.min(axis=1), "max": mean.max(axis=1)}).reset_index()
+    notes = (
+        f"{size.models} networks and {size.models} LinearSVC ({models.unfinished} of them stopped at max_iter), "
+        f"{size.train} training images each, {size.test} test images for each source.",
+        _speed(models, *_images("test", scale)),
+    )
     return Result(
         table, (*_findings(table), *notes), lambda: _draw(table), {"transfer.figure4.html": lambda: _page(table)}
     )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _train(scale: Scale, i: int) -> Part:
+    """The i-th network and the i-th linear model, each on its own random images."""
+    (x, y), size, generator = _images("train", scale), SIZES[scale], _generator(i)
+    own, other = (torch.randperm(len(x), generator=generator)[: size.train] for _ in range(2))
+    network = fit(make(generator), x[own], y[own], epochs=size.epochs, generator=generator)
+    weight, bias, unfinished = _linear_model(x[other], y[other], i)
+    arrays = {name: part[None].numpy() for name, part in network.items()}
+    return Part({}, {**arrays, "svm": weight[None], "svm.bias": bias[None]}, {"unfinished": unfinished})
+
+
+def _show(scale: Scale, models: _Classifiers, source: int) -> Part:
+    """What is made for one source, at every eps, shown to everyone: a row for each (target, perturbation, eps)."""
+    (x, y), size, generator = _images("test", scale), SIZES[scale], _generator(1000 + source)
+    some = torch.randperm(len(x), generator=generator)[: size.test]
+    rows, shares = [], []
+    for kind in KINDS:
+        for k, moved in _perturbed(models, kind, source, x[some], y[some], size.every, generator):
+            for target in ("SVM", "network"):
+                rows.append((target, kind, round(STEP * k, 4)))
+                shares.append(models.right(target, moved, y[some]))
+    columns = (np.array(column) for column in zip(*rows, strict=True))
+    return Part(dict(zip(("target", "perturbation", "eps"), columns, strict=True)), {"right": np.stack(shares)})
 
 
 def _images(split: str, scale: Scale) -> tuple[Tensor, Tensor]:
@@ -118,19 +142,16 @@ def _images(split: str, scale: Scale) -> tuple[Tensor, Tensor]:
     return (F.interpolate(x, size=(28, 28), mode="nearest") if scale == "smoke" else x), data.y
 
 
-def _linear_models(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, int]:
-    """LinearSVC with its defaults for each row of ``rows``; how many stopped before they converged."""
+def _linear_model(x: Tensor, y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """LinearSVC with its defaults: weights (10, 784), biases (10,), and whether it stopped before it converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    flat, labels, fitted, unfinished = x.flatten(1).double().numpy(), y.numpy(), [], 0
-    for i, some in enumerate(rows.numpy()):
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always", ConvergenceWarning)
-            fitted.append(LinearSVC(random_state=i).fit(flat[some], labels[some]))
-        unfinished += any(issubclass(one.category, ConvergenceWarning) for one in heard)
-    parts = [np.stack([getattr(one, name) for one in fitted]) for name in ("coef_", "intercept_")]
-    return torch.from_numpy(parts[0]).float(), torch.from_numpy(parts[1]).float(), unfinished
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", ConvergenceWarning)
+        fitted = LinearSVC(random_state=seed).fit(x.flatten(1).double().numpy(), y.numpy())
+    unfinished = any(issubclass(one.category, ConvergenceWarning) for one in heard)
+    return fitted.coef_.astype(np.float32), fitted.intercept_.astype(np.float32), unfinished
 
 
 def _perturbed(
@@ -144,10 +165,9 @@ def _perturbed(
             yield k, (x + STEP * k * signs).clamp(0, 1)
         return
     if kind == "network":
-        alone = {name: part[source : source + 1] for name, part in models.networks.items()}
 
         def sign(z: Tensor) -> Tensor:
-            return one_by_one(alone, z[None], y[None])[0]
+            return gradient(models.networks[source], z, y).sign()
     else:
         # The margin loss has the gradient w_j − w_y: its sign is looked up in a table of 10 × 10.
         W, b = models.weight[source], models.bias[source]
@@ -173,24 +193,32 @@ def _pgd(sign: Callable[[Tensor], Tensor], x: Tensor, ks: range) -> Iterator[tup
         yield k, z
 
 
-def _speed(models: _Classifiers, test: tuple[Tensor, Tensor], trained: float, size: _Size) -> str:
-    """Gradients a second of the attack, batched by torch.func and network after network, on a slice."""
-    count = min(10, size.models)
-    some = {name: part[:count] for name, part in models.networks.items()}
-    z, y = (part[:64].expand(count, *part[:64].shape).contiguous() for part in test)
-    seconds = {}
-    for name, step in (("batched", attack_step), ("loop", one_by_one)):
-        step(some, z, y)
+def _speed(models: _Classifiers, x: Tensor, y: Tensor) -> str:
+    """Gradients a second in one process, on a slice: ours, the straightforward loop, and stacked by torch.func."""
+    x, y, some = x[:200], y[:200], models.networks[:10]
+    stack = {name: torch.stack([one[name] for one in some]) for name in some[0]}
+
+    def ours() -> None:
+        for one in some:
+            gradient(one, x, y)
+
+    def plain() -> None:
+        for one in some:
+            z = x.clone().requires_grad_()
+            torch.autograd.grad(F.cross_entropy(logits(one, z), y), z)
+
+    def stacked() -> None:
+        stacked_gradient(stack, x, y)
+
+    ways = {"channels last": ours, "in the straightforward loop": plain, "stacked by torch.func": stacked}
+    told = []
+    for name, way in ways.items():
+        way()
         start = time.perf_counter()
         for _ in range(3):
-            step(some, z, y)
-        seconds[name] = (time.perf_counter() - start) / 3
-    rate = {name: y.numel() / spent for name, spent in seconds.items()}
-    images = size.models * size.train * size.epochs
-    return (
-        f"On a slice of {count} networks, 64 images each: {rate['batched']:.0f} gradients/s batched by torch.func, "
-        f"{rate['loop']:.0f} in the loop; the attack uses the loop. Batched training: {images / trained:.0f} images/s."
-    )
+            way()
+        told.append(f"{3 * len(some) * len(x) / (time.perf_counter() - start):.0f} {name}")
+    return f"Gradients a second of {len(some)} networks, {len(x)} images each: {', '.join(told)}."
 
 
 def _findings(table: pd.DataFrame) -> tuple[str, ...]:

@@ -3,6 +3,16 @@
 from calipers.runner.draws import Draws
 from calipers.runner.files import atomic_write
 from calipers.runner.settings import differences, fingerprint
-from calipers.runner.shards import Part, check_workers, merge, run_shards
+from calipers.runner.shards import Part, Work, check_workers, merge, run_shards
 
-__all__ = ["Draws", "Part", "atomic_write", "check_workers", "differences", "fingerprint", "merge", "run_shards"]
+__all__ = [
+    "Draws",
+    "Part",
+    "Work",
+    "atomic_write",
+    "check_workers",
+    "differences",
+    "fingerprint",
+    "merge",
+    "run_shards",
+]
