@@ -34,11 +34,11 @@ def lipschitz(
     r"""min over j ≠ c of (f_c(x) − f_j(x)) / L_j, with L_j ≥ max over z of ‖∇(f_c − f_j)(z)‖_q on the whole domain.
 
     On a convex domain the smallest Lipschitz constant of f_c − f_j is that maximum, so this is equation (3) as well.
-    The maximum is hard to compute; L_j is a true upper bound of it, see :func:`margin_constants`. Activations with kinks
-    are covered: the theorem asks for continuously differentiable f, but its proof needs only that the margins are
-    Lipschitz with constant L_j on a convex domain. The margin is lowered by what rounding can do within that radius, so
-    that the bound holds for the model as executed. On an affine model it is exact up to that, where the box does not
-    bind.
+    The maximum is hard to compute; L_j is a true upper bound of it, see :func:`margin_constants`. Activations with
+    kinks are covered: the theorem asks for continuously differentiable f, but its proof needs only that the margins
+    are Lipschitz with constant L_j on a convex domain. The margin is lowered by what rounding can do within that
+    radius, so that the bound holds for the model as executed. On an affine model it is exact up to that, where the box
+    does not bind.
 
     Arguments:
         model: a network of known operators that ends in a Linear.
