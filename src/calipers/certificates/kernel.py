@@ -55,7 +55,7 @@ def kernel(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size: i
 
 def _radii(model: Classifier, scores: RbfScores, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     vectors, weights, bias = scores.vectors.double(), scores.coefficients.double(), scores.bias.double()
-    d, unit = vectors.shape[1], float(torch.finfo(model.dtype).eps)
+    d, unit, tiny = vectors.shape[1], float(torch.finfo(model.dtype).eps), float(torch.finfo(model.dtype).tiny)
     apart = torch.cdist(x.flatten(1), vectors, compute_mode="donot_use_mm_for_euclid_dist")
     signs = _signs(model.classes, y)  # (N, P): which way the label wants each pair; 0 where it has no part
 
@@ -67,8 +67,8 @@ def _radii(model: Classifier, scores: RbfScores, x: Tensor, y: Tensor, norm: Nor
         near, far = torch.maximum(near, apart - reach), torch.minimum(far, apart + reach)
         # A squared distance and its exponential, executed: relative error of the argument times the argument.
         wide = (d + 8) * unit
-        most = torch.exp(-scores.gamma * near.square() * (1 - wide)) * (1 + wide) + 1e-300
-        least = torch.exp(-scores.gamma * far.square() * (1 + wide)) * (1 - wide)
+        most = torch.exp(-scores.gamma * near.square() * (1 - wide)) * (1 + wide) + tiny
+        least = (torch.exp(-scores.gamma * far.square() * (1 + wide)) * (1 - wide) - tiny).clamp_min(0)
         up, down = weights.clamp_min(0), weights.clamp_max(0)
         slack = (len(vectors) + 8) * unit * (most @ weights.abs().T + bias.abs())
         low = least @ up.T + most @ down.T + bias - slack

@@ -184,7 +184,8 @@ def _is_definite(
     error[:, last, last] += unit * outer.abs() + (cross + cross.mT) / rho[:, None, None]
     scale = whole.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
     whole, error = (part * scale[:, :, None] * scale[:, None] for part in (whole, error))
-    slack = error.sum(2).amax(1) + unit * whole.abs().sum(2).amax(1) + unit
+    factoring = 4 * whole.shape[1] * (whole.shape[1] + 2) * _UNIT  # the trace, which is the size, times γ
+    slack = error.sum(2).amax(1) + unit * whole.abs().sum(2).amax(1) + factoring
     spared = whole - torch.diag_embed(slack[:, None].expand(-1, whole.shape[1]))
     _, info = torch.linalg.cholesky_ex(spared)
     return (info == 0) & rho.isfinite()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from scipy.stats import beta, binomtest, norm
 from torch import Tensor
@@ -13,6 +15,8 @@ from calipers.runner.draws import Draws
 
 __all__ = ["lower_confidence", "smooth_predict", "smoothing"]
 
+# How many copies of an example are drawn at once; part of what determines the draws.
+_CHUNK = 100
 _SELECT, _ESTIMATE, _PREDICT = 1, 2, 3  # streams: the draws that choose the class never estimate its probability
 
 
@@ -62,8 +66,9 @@ def smoothing(
         ([0], 0.999, True)
     """
     x, where = _checked(model, x, y, index, sigma, alpha, min(n0, n))
-    chosen = _counts(model, x, sigma, n0, Draws(seed, where, 0, _SELECT), batch_size).argmax(1)
-    hits = _counts(model, x, sigma, n, Draws(seed, where, 0, _ESTIMATE), batch_size).gather(1, chosen[:, None])[:, 0]
+    ask = _Noise(model, x, where, sigma, seed, batch_size)
+    chosen = ask.counts(n0, _SELECT).argmax(1)
+    hits = ask.counts(n, _ESTIMATE).gather(1, chosen[:, None])[:, 0]
     p = torch.tensor([lower_confidence(int(k), n, alpha) for k in hits], dtype=torch.float64)
     sure = (p > 0.5).to(x.device)
     radius = torch.where(sure, torch.from_numpy(sigma * norm.ppf(p.numpy())).to(x.device) * (1 - 1e-12), 0.0)
@@ -103,7 +108,7 @@ def smooth_predict(
         [0, -1]
     """
     x, where = _checked(model, x, None, index, sigma, alpha, n)
-    counts, labels = _counts(model, x, sigma, n, Draws(seed, where, 0, _PREDICT), batch_size).topk(2, dim=1)
+    counts, labels = _Noise(model, x, where, sigma, seed, batch_size).counts(n, _PREDICT).topk(2, dim=1)
     told = [binomtest(int(a), int(a + b), 0.5).pvalue <= alpha for a, b in counts.tolist()]
     return torch.where(torch.tensor(told, device=x.device), labels[:, 0], -1)
 
@@ -131,19 +136,34 @@ def _checked(
     return x, (torch.arange(len(x)) if index is None else index).to(x.device)
 
 
-def _counts(model: Classifier, x: Tensor, sigma: float, n: int, draws: Draws, batch_size: int) -> Tensor:
-    """How often each class is the answer under noise: int64 (N, K). NaN logits are an answer of no class."""
-    counts = torch.zeros(len(x), model.classes, dtype=torch.int64, device=x.device)
-    d, copies = x[0].numel(), max(1, batch_size // len(x))
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    with model.frozen(), torch.no_grad():
-        for start in range(0, n, copies):
-            some = min(copies, n - start)
-            noise = draws.normal(some * d, dtype).view(len(x), some, *x.shape[1:]).to(x.dtype)
-            logits = model((x[:, None] + sigma * noise).flatten(0, 1)).unflatten(0, (len(x), some))
-            answers = _answers(logits)
-            counts += answers.sum(1)
-    return counts
+class _Noise(NamedTuple):
+    """Noisy copies of every example, a chunk of them at a time, whatever the batch."""
+
+    model: Classifier
+    x: Tensor
+    where: Tensor
+    sigma: float
+    seed: int
+    batch_size: int
+
+    def counts(self, n: int, stream: int) -> Tensor:
+        """How often each class is the answer: int64 (N, K). NaN logits are an answer of no class."""
+        some = max(1, self.batch_size // _CHUNK)
+        with self.model.frozen(), torch.no_grad():
+            return torch.cat([
+                self._of(x, Draws(self.seed, where, 0, stream), n)
+                for x, where in zip(self.x.split(some), self.where.split(some), strict=True)
+            ])  # fmt: skip
+
+    def _of(self, x: Tensor, draws: Draws, n: int) -> Tensor:
+        total = torch.zeros(len(x), self.model.classes, dtype=torch.int64, device=x.device)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        for start in range(0, n, _CHUNK):
+            copies = min(_CHUNK, n - start)
+            noise = draws.normal(copies * x[0].numel(), dtype).view(len(x), copies, *x.shape[1:]).to(x.dtype)
+            logits = self.model((x[:, None] + self.sigma * noise).flatten(0, 1)).unflatten(0, (len(x), copies))
+            total += _answers(logits).sum(1)
+        return total
 
 
 def _answers(logits: Tensor) -> Tensor:
