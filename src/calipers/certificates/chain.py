@@ -12,6 +12,7 @@ from calipers.certificates.activations import Activation
 from calipers.certificates.arithmetic import Arithmetic
 from calipers.certificates.certificate import NotApplicable
 from calipers.certificates.graph import Graph, Node
+from calipers.certificates.operators import Linear
 
 __all__ = ["Chain", "Stage", "chain"]
 
@@ -88,6 +89,7 @@ def _multiplied(run: Sequence[Node], shape: tuple[int, ...], like: Tensor, large
     error, zero = torch.zeros_like(columns), torch.zeros_like(columns[:1])
     for node in run:
         op = node.op
-        error = op.spread(error) + op.rounding(_FLOAT64, columns.abs())
+        assert isinstance(op, Linear)
+        error = op.spread(error) + node.op.rounding(_FLOAT64, columns.abs())
         columns, zero = op.apply(columns), op(zero)
     return Stage(columns.flatten(1).T.contiguous(), zero.flatten(), error.flatten(1).T.contiguous())

@@ -45,12 +45,16 @@ def partial_products(parts: Chain, rows: Tensor, norm: Norm) -> Tensor:
     for end, (_, radius) in enumerate(split, 1):
         spans = _spans(parts, split, end)
         norms.append(radius * sum(share * _norm(w, e, norm) * norms[at] for at, share, w, e in spans))
-        sizes.append(radius * sum(share * ((w.abs() + e) @ sizes[at]) for at, share, w, e in spans))
+        sizes.append(radius * _total([share * ((w.abs() + e) @ sizes[at]) for at, share, w, e in spans]))
     spans = _spans(parts, split, len(parts.stages), rows.double())
     q = dual(norm)
-    by_norm = sum(share * (length(w, q) + length(e, q)) * norms[at] for at, share, w, e in spans)
-    by_size = length(sum(share * ((w.abs() + e) @ sizes[at]) for at, share, w, e in spans), q)
-    return torch.minimum(torch.as_tensor(by_norm), by_size) * (1 + 1e-9)
+    by_norm = _total([share * (length(w, q) + length(e, q)) * norms[at] for at, share, w, e in spans])
+    by_size = length(_total([share * ((w.abs() + e) @ sizes[at]) for at, share, w, e in spans]), q)
+    return torch.minimum(by_norm, by_size) * (1 + 1e-9)
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(0)
 
 
 def _centre(bottom: float, top: float) -> tuple[float, float]:

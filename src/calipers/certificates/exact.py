@@ -31,8 +31,8 @@ def exact(
 
     Every ReLU that can switch within the box (or within ``upper``) gets a binary variable and the usual four
     inequalities. L∞ and L1 are linear; in L2 the squares are cut from below, 2aδ − a² ≤ δ², at the solutions found so
-    far, until the last solution is as short as the bound says. What is returned is the solver's lower bound, so a
-    search that runs out of time gives a smaller radius, never a larger one.
+    far, until the last solution is as short as the bound says. What is returned is the solver's lower bound; NaN where
+    the time ran out, and nothing is known.
 
     Arguments:
         model: a chain of linear layers and ReLUs with a bounded box; some tens of ReLUs that can switch.
@@ -93,7 +93,7 @@ def _nearest(
     problem = _encode(parts, x, lo, hi, best)
     for other in np.argsort(gaps)[:-1]:
         best = min(best, problem.solve(label, int(other), norm, best, until))
-    return float(best)
+    return math.nan if problem.stopped else float(best)
 
 
 @dataclass(eq=False)
@@ -106,6 +106,7 @@ class _Problem:
     whole: list[int]
     rows: list[dict[int, float]] = field(default_factory=list)
     least: list[float] = field(default_factory=list)
+    stopped: bool = False
     logits: list[tuple[dict[int, float], float]] = field(default_factory=list)
 
     def add(self, row: dict[int, float], least: float) -> None:
@@ -138,7 +139,7 @@ class _Problem:
         # In units of the first solution's length, so that the solver's tolerance is relative.
         unit = shortest = max(float(np.linalg.norm(step)), 1e-12)
         points = [np.zeros(self.d), step, step * (below / unit)]
-        while shortest > below * (1 + 1e-4) and below < best and time.monotonic() < until:
+        while shortest > below * (1 + 1e-4) and below < best and not self.stopped:
             most = (min(best, shortest) / unit) ** 2 * (1 + 1e-6)
             square, step = self._minimise(network, least, _squares(points, unit), most, until)
             below = max(below, unit * math.sqrt(max(square, 0.0)))
@@ -161,9 +162,10 @@ class _Problem:
         limits = Bounds([*self.low, *[0.0] * extra], [*self.high, *[most] * extra])
         answer = milp(
             cost, bounds=limits, constraints=LinearConstraint(rows, np.concatenate([least, floor]), np.inf),
-            integrality=[*self.whole, *[0] * extra],
+            integrality=np.array([*self.whole, *[0] * extra]),
             options={"time_limit": max(until - time.monotonic(), 0.1), "mip_rel_gap": 1e-6},
         )  # fmt: skip
+        self.stopped |= answer.status == 1
         if answer.status == 2:  # infeasible: not nearer than most
             return most, None
         bound = answer.fun if answer.mip_dual_bound is None else answer.mip_dual_bound

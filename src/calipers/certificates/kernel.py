@@ -74,7 +74,8 @@ def _radii(model: Classifier, scores: RbfScores, x: Tensor, y: Tensor, norm: Nor
         low = least @ up.T + most @ down.T + bias - slack
         high = most @ up.T + least @ down.T + bias + slack
         won = torch.where(signs > 0, low, torch.where(signs < 0, -high, torch.inf))
-        return won.amin(1)
+        lost: Tensor = won.amin(1)
+        return lost
 
     scale = model.box.scale(x)
     return largest_radius(lowest, lowest(torch.zeros_like(scale)), scale, looks=30)

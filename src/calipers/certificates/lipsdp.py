@@ -188,4 +188,5 @@ def _is_definite(
     slack = error.sum(2).amax(1) + unit * whole.abs().sum(2).amax(1) + factoring
     spared = whole - torch.diag_embed(slack[:, None].expand(-1, whole.shape[1]))
     _, info = torch.linalg.cholesky_ex(spared)
-    return (info == 0) & rho.isfinite()
+    definite: Tensor = (info == 0) & rho.isfinite()
+    return definite
