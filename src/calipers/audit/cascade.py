@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from calipers.attacks import AttackResult, Options, affine_map, linear, refine
-from calipers.audit.budget import Attack, Budget
-from calipers.certificates import CERTIFICATES, Certified, NotApplicable
+from calipers.audit.budget import Attack, Budget, Certificate
+from calipers.certificates import CERTIFICATES, GUIDED, Certified, NotApplicable
 from calipers.errors import BadInput
 from calipers.models import Classifier
 from calipers.threats import Norm, Threat
@@ -107,7 +107,8 @@ def close_brackets(
     r"""Certify and attack every example until its bracket is decided at every asked eps, or the budget is spent.
 
     Every correctly classified example gets the cheap certificates and one minimal-norm attack, so every bracket has
-    both jaws. Certified examples are not attacked further, attacked ones not certified further.
+    both jaws; then the certificates that begin at an attack's distance. Certified examples are not attacked further,
+    attacked ones not certified further.
 
     Arguments:
         model: what is audited.
@@ -134,6 +135,14 @@ def close_brackets(
     name, first = _first_attack(model, x[right], budget)
     # An example counts for a half when it has a bracket, and for the other when the bracket is decided.
     attack(name, first, right, Threat(threat.norm), lambda n: progress(n / 2))
+
+    def certify(certificates: dict[str, Certificate], some: Tensor) -> None:
+        for name, certificate in certificates.items():
+            loose = some[(brackets.lower < 0.99 * brackets.upper)[some]]
+            if len(loose):
+                _certify_from_above(brackets, name, certificate, model, x, y, threat.norm, loose)
+
+    certify(budget.guided, right)
     waiting = len(right)
     for name, closing in budget.closing_in(threat.norm).items():
         groups = brackets.open_at(threat.ladder)
@@ -142,6 +151,8 @@ def close_brackets(
         waiting = still
         for some, eps in groups:
             attack(name, closing, some, Threat(threat.norm, eps), lambda n: None)
+    for some, _ in brackets.open_at(threat.ladder):
+        certify(budget.last, some)
     progress(waiting / 2)
     return brackets
 
@@ -181,6 +192,8 @@ def _start(model: Classifier, x: Tensor, y: Tensor, index: Tensor, batch_size: i
 def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> None:
     """The cheap certificates: the exact one alone where it applies, all others otherwise."""
     for name, certificate in CERTIFICATES.items():
+        if name in GUIDED:
+            continue
         try:
             bound = certificate(model, x, y, norm)
         except NotApplicable as refusal:
@@ -190,6 +203,27 @@ def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: 
             brackets.raise_lower(bound)
         if name == "affine":
             break
+
+
+def _certify_from_above(
+    brackets: Brackets,
+    name: str,
+    certificate: Certificate,
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    norm: Norm,
+    some: Tensor,
+) -> None:
+    """One more certificate for some examples, which is told the attack's distance and what is proved already."""
+    upper, lower = brackets.upper[some], brackets.lower[some]
+    try:
+        bound = certificate(model, x[some], y[some], norm, upper=upper, lower=lower)
+    except NotApplicable as refusal:
+        brackets.refused[name] = str(refusal)
+        return
+    radius = torch.zeros_like(brackets.lower).index_put((some,), bound.radius.cpu())
+    brackets.raise_lower(replace(bound, radius=radius))
 
 
 def _first_attack(model: Classifier, x: Tensor, budget: Budget) -> tuple[str, Attack]:

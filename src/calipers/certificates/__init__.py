@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calipers.certificates.affine import affine
+from calipers.certificates.branch import branch
 from calipers.certificates.certificate import (
     Bound,
     Certified,
@@ -29,6 +30,7 @@ from calipers.certificates.trees import trees
 
 __all__ = [
     "CERTIFICATES",
+    "GUIDED",
     "Bound",
     "Certified",
     "Estimate",
@@ -37,6 +39,7 @@ __all__ = [
     "Probabilistic",
     "UnknownOperator",
     "affine",
+    "branch",
     "clever",
     "convolution_norm",
     "crown",
@@ -53,6 +56,9 @@ __all__ = [
     "smoothing",
     "trees",
 ]
+
+# These are told an attack's distance, and are the better for it; an audit runs them after its first attack.
+GUIDED = ("crown",)
 
 # In the order in which they are tried; each refuses the models it says nothing about.
 CERTIFICATES: dict[str, Callable[..., Bound]] = {

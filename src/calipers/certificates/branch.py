@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 from calipers.certificates.activations import Activation
 from calipers.certificates.arithmetic import ASSUMES, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
-from calipers.certificates.crown import Bounds, carry_back, crown, label_rows
+from calipers.certificates.crown import Bounds, carry_back, crown, label_rows, memory_of
 from calipers.certificates.domain import Domain
 from calipers.certificates.graph import Graph, Interval
 from calipers.certificates.reading import read
@@ -30,8 +31,10 @@ def branch(
     norm: Norm,
     *,
     upper: Tensor,
-    seconds: float = 3.0,
     lower: Tensor | None = None,
+    seconds: float = math.inf,
+    cases: int = 20_000,
+    memory: float = 2**31,
 ) -> Certified:
     r"""The largest radius proved by branch and bound within a time budget, for the model as executed.
 
@@ -47,11 +50,13 @@ def branch(
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         upper: an attack's distances, shape (N,): nothing beyond them is tried. Examples with an infinite one get
             CROWN's radius.
-        seconds: for each example, besides CROWN.
         lower: radii already proved for this model, box and norm, shape (N,); CROWN's unless given.
+        seconds: for each example, besides CROWN.
+        cases: bounded for each example at most; unlike seconds, they give the same radius every time.
+        memory: bytes that the coefficients of a layer may take.
 
     Raises:
-        NotApplicable: for L0, and (UnknownOperator) for an operator without a rule.
+        NotApplicable: for L0, for too little memory, and (UnknownOperator) for an operator without a rule.
 
     Source: "Beta-CROWN: Efficient Bound Propagation with Per-neuron Split Constraints for Neural Network Robustness
     Verification" (Wang et al. 2021), equation (8) and Theorem 3.2; cuts of smooth functions and rounding are ours.
@@ -66,24 +71,46 @@ def branch(
         raise NotApplicable("norm of branch and bound", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
     graph, arithmetic = read(model), arithmetic_of(model)
+    need = memory_of(graph)
+    if need > memory:
+        raise NotApplicable("memory of branch and bound", expected=f"at most {memory / 1e9:.2g} GB for each example",
+                            got=f"{need / 1e9:.2g} GB", hint="CROWN's bounds stand instead")  # fmt: skip
     high = upper.to(x.device).double()
     radius = crown(model, x, y, norm, upper=upper).radius if lower is None else lower.to(x.device).double().clone()
     for i in range(len(x)):
         if 0 < radius[i] < high[i] < torch.inf:
             problem = _Problem(graph, x[i : i + 1].double(), y[i : i + 1], norm, model.box, arithmetic)
-            radius[i] = _bisect(problem, float(radius[i]), float(high[i]), time.monotonic() + seconds)
+            radius[i] = _bisect(problem, float(radius[i]), float(high[i]), _Effort(time.monotonic() + seconds, cases))
     return Certified(radius, norm, "branch", arithmetic.name, ASSUMES)
 
 
-def _bisect(problem: _Problem, low: float, high: float, deadline: float) -> float:
-    """The largest radius proved before the deadline, up to 0.99 of ``high``."""
+@dataclass
+class _Effort:
+    """What may still be spent: time until ``deadline``, and cases."""
+
+    deadline: float
+    cases: int
+
+    @property
+    def spent(self) -> bool:
+        return self.cases <= 0 or time.monotonic() > self.deadline
+
+    def third(self) -> _Effort:
+        """A third of what is left."""
+        left = self.deadline - time.monotonic()
+        return _Effort(time.monotonic() + left / 3, self.cases // 3)
+
+
+def _bisect(problem: _Problem, low: float, high: float, effort: _Effort) -> float:
+    """The largest radius proved with this effort, up to 0.99 of ``high``."""
     top = high
-    while low < 0.99 * top and high - low > 1e-3 * high:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
+    while low < 0.99 * top and high - low > 1e-3 * high and not effort.spent:
         guess = min(low + 0.6 * (high - low), max(0.992 * top, low + 0.5 * (high - low)))
-        if problem.proved(guess, time.monotonic() + left / 3):
+        share = effort.third()
+        given = share.cases
+        proved = problem.proved(guess, share)
+        effort.cases -= max(given - share.cases, 1)
+        if proved:
             low = guess
         else:
             high = guess
@@ -92,10 +119,11 @@ def _bisect(problem: _Problem, low: float, high: float, deadline: float) -> floa
 
 @dataclass(eq=False)
 class _Cases:
-    """Cases still to be proved; one row each.
+    r"""Cases still to be proved; one row each.
 
-    ``goal`` is the row whose least value is sought, (B, *shape of the node it is of); ``lo`` and ``hi`` bound the inputs of each nonlinear node, ``cut_lo`` and ``cut_hi`` say
-    where a cut made them so; ``alpha``, ``beta_lo`` and ``beta_hi`` are the best multipliers so far.
+    ``goal`` is the row whose least value is sought, (B, \*shape of its node); ``lo`` and ``hi`` bound the inputs of
+    each activation, ``cut_lo`` and ``cut_hi`` say where a cut made them so; ``alpha``, ``beta_lo`` and ``beta_hi``
+    are the last multipliers.
     """
 
     goal: Tensor
@@ -131,8 +159,8 @@ class _Problem:
         # The activations that can be cut, by node: what they read, and what they are.
         self.sites = {at: (node.inputs[0], node.op) for at, node in graph if isinstance(node.op, Activation)}
 
-    def proved(self, radius: float, deadline: float) -> bool:
-        """Whether every margin is positive within this radius; False also where time or cases run out."""
+    def proved(self, radius: float, effort: _Effort) -> bool:
+        """Whether every margin is positive within this radius; False also where the effort is spent."""
         self.domain = Domain(self.x, self.x.new_full((1,), radius), self.norm, self.box)
         self.root = Bounds(self.graph, self.domain, self.arithmetic)
         rows = (~(self.root.lowest(self.graph.last, self.seeds[None])[0] > 0)).nonzero()[:, 0]
@@ -144,7 +172,7 @@ class _Problem:
         cases, value = self._still(cases, value)
         stuck = 0
         while len(cases.goal):
-            if time.monotonic() > deadline or len(cases.goal) > 20_000 or stuck > 6:
+            if effort.spent or stuck > 6:
                 return False
             order = value.argsort()
             worst, rest = order[: self.batch], order[self.batch :]
@@ -154,7 +182,8 @@ class _Problem:
             if len(cases.goal) <= self.batch:
                 # What is learnt here every later case inherits.
                 self._refresh(children)
-            found = self._ascend(children, steps=8)
+            found = self._ascend(children, steps=5)
+            effort.cases -= len(children.goal)
             children, found = self._still(children, found)
             cases, value = cases.take(rest).join(children), torch.cat([value[rest], found])
         return True
@@ -173,7 +202,7 @@ class _Problem:
 
     def _unsettled(self, intervals: Mapping[int, Interval]) -> Iterator[tuple[int, Tensor]]:
         """Inputs of activations beyond the first, with the coordinates whose intervals matter."""
-        for depth, (at, (source, op)) in enumerate(self.sites.items()):
+        for depth, (source, op) in enumerate(self.sites.values()):
             lo, hi = intervals[source]
             matters = (lo < 0) & (hi > 0) if op.kink is not None else torch.ones_like(lo, dtype=torch.bool)
             rows = matters.flatten(1).any(0).nonzero()[:, 0]
@@ -208,9 +237,12 @@ class _Problem:
             lo[at], hi[at] = (b.expand(n, *b.shape[1:]) for b in self.root.intervals[source])
             if op.kink is not None:
                 alpha[at] = tangents(op, lo[at], hi[at]).low
-        none = {at: torch.zeros_like(t) for at, t in lo.items()}
-        no = {at: torch.zeros_like(t, dtype=torch.bool) for at, t in lo.items()}
-        return _Cases(goals, lo, hi, no, no, alpha, none, none)
+
+        def nothing(kind: torch.dtype) -> dict[int, Tensor]:
+            return {at: torch.zeros_like(t, dtype=kind) for at, t in lo.items()}
+
+        uncut = nothing(torch.bool), nothing(torch.bool)
+        return _Cases(goals, lo, hi, *uncut, alpha, nothing(torch.float64), nothing(torch.float64))
 
     @staticmethod
     def _still(cases: _Cases, value: Tensor) -> tuple[_Cases, Tensor]:
@@ -247,7 +279,7 @@ class _Problem:
         leaves = [t.detach().clone().requires_grad_() for group in groups for t in group.values()]
         keys = [(group, site) for group in groups for site in group]
         best = self.x.new_full((len(cases.goal),), -torch.inf)
-        adam = torch.optim.Adam(leaves, lr=0.1, betas=(0.9, 0.9))
+        adam = torch.optim.Adam(leaves, lr=0.3, betas=(0.9, 0.9))
         rate = torch.optim.lr_scheduler.ExponentialLR(adam, 0.95)
         for step in range(steps):
             for (group, site), leaf in zip(keys, leaves, strict=True):

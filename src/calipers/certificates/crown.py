@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,14 +15,33 @@ from calipers.certificates.arithmetic import ASSUMES, OURS, Arithmetic, arithmet
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.domain import Domain
 from calipers.certificates.graph import Graph, Interval, size
-from calipers.certificates.operators import Linear
+from calipers.certificates.operators import Linear, Rearrange, Scale
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Lines, between, dot
 from calipers.certificates.search import largest_radius, lead
 from calipers.models import Classifier
 from calipers.threats import Box, Norm
 
-__all__ = ["Bounds", "TooLarge", "carry_back", "crown", "label_rows"]
+__all__ = ["Bounds", "TooLarge", "carry_back", "crown", "label_rows", "memory_of"]
+
+
+def memory_of(graph: Graph) -> float:
+    """Bytes that the coefficients of the largest layer can take for one example: 2 rows a unit, three of a kind."""
+    need = 0.0
+    for _, node in graph:
+        if not node.op.linear:
+            at = node.inputs[0]
+            widest = max(_count(graph.shape_of(i)) for i in range(at + 1))
+            need = max(need, _COPIES * 2 * _count(graph.shape_of(at)) * widest)
+    return need
+
+
+# Bytes of a coefficient and of what is computed beside it.
+_COPIES = 3.0 * 8
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return math.prod(shape)
 
 
 class TooLarge(UserWarning):
@@ -35,8 +55,10 @@ def crown(
     norm: Norm,
     *,
     upper: Tensor | None = None,
+    lower: Tensor | None = None,
     batch_size: int = 32,
     memory: float = 2**31,
+    fallback: bool = True,
 ) -> Certified:
     r"""The largest radius at which backward linear bounds prove the label, for the model as executed.
 
@@ -51,10 +73,12 @@ def crown(
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         upper: an attack's distances, shape (N,): where to begin; the search stops at 0.99 of them.
         batch_size: how many examples at once.
-        memory: bytes that coefficients may take; a layer that needs more gets interval bounds, with a warning.
+        lower: radii already proved for this model, box and norm, shape (N,); never undercut.
+        memory: bytes that coefficients may take.
+        fallback: a layer that needs more memory gets interval bounds, with a warning; False refuses instead.
 
     Raises:
-        NotApplicable: for L0, and (UnknownOperator) for an operator without a rule.
+        NotApplicable: for L0, for too little memory, and (UnknownOperator) for an operator without a rule.
 
     Source: "Efficient Neural Network Robustness Certification with General Activation Functions" (Zhang et al. 2018),
     Theorem 3.2 and Corollary 3.3; relaxations of smooth functions, box and rounding are ours.
@@ -69,13 +93,19 @@ def crown(
         raise NotApplicable("norm of CROWN", expected="linf, l2 or l1", got="'l0'")
     x, y = model.check(x, y)
     graph, arithmetic = read(model), arithmetic_of(model)
+    need = memory_of(graph)
+    if need > memory and not fallback:
+        raise NotApplicable("memory of CROWN", expected=f"at most {memory / 1e9:.2g} GB for each example",
+                            got=f"{need / 1e9:.2g} GB", hint="interval bounds stand instead")  # fmt: skip
     above = torch.full_like(x.flatten(1)[:, 0].double(), torch.inf) if upper is None else upper.to(x.device).double()
     radii = []
     for some, labels, high in zip(
         x.double().split(batch_size), y.split(batch_size), above.split(batch_size), strict=True
     ):
         radii.append(_radii(graph, some, labels, high, norm, model.box, arithmetic, memory))
-    return Certified(torch.cat(radii), norm, "crown", arithmetic.name, ASSUMES)
+    radius = torch.cat(radii)
+    radius = radius if lower is None else torch.maximum(radius, lower.to(radius))
+    return Certified(radius, norm, "crown", arithmetic.name, ASSUMES)
 
 
 def _radii(
@@ -125,8 +155,18 @@ class Bounds:
         read_by = {i: node.op for _, node in graph for i in node.inputs if not node.op.linear}
         for at, _ in graph:
             self._step(at)
-            if tight and at in read_by:
+            if tight and at in read_by and not self._exact(at):
                 self._tighten(at, read_by[at])
+
+    def _exact(self, at: int) -> bool:
+        """Whether interval arithmetic is exact: one mixing of coordinates that were free of each other."""
+        if self.domain.norm != "linf" or not self.graph.nodes[at - 1].op.linear:
+            return False
+        while at and len(self.graph.nodes[at - 1].inputs) == 1:
+            (at,) = self.graph.nodes[at - 1].inputs
+            if at and not isinstance(self.graph.nodes[at - 1].op, Scale | Rearrange):
+                return False
+        return at == 0
 
     def _step(self, at: int) -> None:
         """A node's interval, lines and rounding from the intervals before it."""
@@ -155,7 +195,7 @@ class Bounds:
             shifts = size(*self.intervals[at])
             if isinstance(node.op, Activation):
                 shifts = shifts + size(*self.intervals[node.inputs[0]])
-        return 4 * torch.Size(node.shape).numel() * OURS * shifts
+        return 4 * _count(node.shape) * OURS * shifts
 
     def _tighten(self, at: int, reader: object) -> None:
         """Intersect a node's interval with backward bounds, where its reader gains by it."""
@@ -167,8 +207,8 @@ class Bounds:
         rows = matters.flatten(1).any(0).nonzero()[:, 0]
         if not len(rows):
             return
-        widest = max(int(torch.Size(self.graph.shape_of(i)).numel()) for i in range(at + 1))
-        need = 3.0 * 8 * 2 * len(rows) * widest
+        widest = max(_count(self.graph.shape_of(i)) for i in range(at + 1))
+        need = _COPIES * 2 * len(rows) * widest
         if need > self.memory:
             warnings.warn(
                 f"crown: the bounds of node {at} would take {need / 1e9:.1f} GB for each example and "
@@ -180,14 +220,16 @@ class Bounds:
         seeds[torch.arange(len(rows)), rows], seeds[torch.arange(len(rows)) + len(rows), rows] = 1.0, -1.0
         least = self.lowest(at, seeds.view(1, -1, *lo.shape[1:]).expand(len(lo), -1, *lo.shape[1:]))
         below, above = lo.flatten(1).clone(), hi.flatten(1).clone()
-        below[:, rows] = torch.maximum(below[:, rows], least[:, : len(rows)])
-        above[:, rows] = torch.minimum(above[:, rows], -least[:, len(rows) :])
+        # Only where it matters to the example itself, so that batch mates change nothing.
+        mine = matters.flatten(1)[:, rows]
+        below[:, rows] = torch.where(mine, torch.maximum(below[:, rows], least[:, : len(rows)]), below[:, rows])
+        above[:, rows] = torch.where(mine, torch.minimum(above[:, rows], -least[:, len(rows) :]), above[:, rows])
         self.intervals[at] = below.view_as(lo), above.view_as(hi)
 
     def lowest(self, at: int, a: Tensor) -> Tensor:
         r"""Lower bounds of ⟨a, executed value of node ``at``⟩ for every row of a (N, R, \*shape): (N, R)."""
-        widest = max(int(torch.Size(self.graph.shape_of(i)).numel()) for i in range(at + 1))
-        chunk = max(1, int(self.memory / (3.0 * 8 * widest * len(a))))
+        widest = max(_count(self.graph.shape_of(i)) for i in range(at + 1))
+        chunk = max(1, int(self.memory / (_COPIES * widest * len(a))))
         return torch.cat([self._lowest(at, part) for part in a.split(chunk, 1)], 1)
 
     def _lowest(self, at: int, a: Tensor) -> Tensor:

@@ -86,10 +86,11 @@ def _kinked(left: float, lo: Tensor, hi: Tensor) -> Band:
     """max(x, left·x): the chord above; below, whichever of the two slopes leaves the smaller area."""
     chord = (hi - left * lo) / (hi - lo).clamp_min(torch.finfo(lo.dtype).tiny)
     crossing = (lo < 0) & (hi > 0)
-    stable = torch.where(lo >= 0, 1.0, left).to(lo)
+    one = torch.ones_like(lo)
+    stable = torch.where(lo >= 0, one, left * one)
     high = torch.where(crossing, chord, stable)
     over = torch.where(crossing, (left - chord) * lo, 0.0)
-    return Band(torch.where(crossing, torch.where(hi > -lo, 1.0, left), stable), None, high, over)
+    return Band(torch.where(crossing, torch.where(hi > -lo, one, left * one), stable), None, high, over)
 
 
 # Cells into which an interval is cut, finest near 0 where functions bend: the bound loses about 1/CELLS² of its width.
