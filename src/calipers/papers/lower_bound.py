@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 HERE = Bench()
-_EXAMPLES: dict[Scale, int] = {"smoke": 3, "cpu": 5, "paper": 10}
+_EXAMPLES: dict[Scale, int] = {"smoke": 2, "cpu": 5, "paper": 10}
 _STEPS: dict[Scale, int] = {"smoke": 20, "cpu": 60, "paper": 150}
 _NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 # CLEVER's radius R in each norm, beyond every attack's distance here, and its draws: far fewer than the paper's.
@@ -57,8 +57,9 @@ Bound = Callable[[Classifier, Tensor, Tensor, Norm], Tensor]
 )
 def compare(scale: Scale, bench: Bench = HERE) -> Result:
     """Every bound on every network in every norm: medians, shares of the truth, seconds, how often it overstates."""
-    names = [name for name, network in _NETWORKS.items() if _found(network.data, scale)]
-    work = _Work(scale, tuple((name, norm) for name in names for norm in _NORMS))
+    names = [name for name, network in _NETWORKS.items() if _found(name, network.data, scale)]
+    norms = _NORMS[:2] if scale == "smoke" else _NORMS
+    work = _Work(scale, tuple((name, norm) for name in names for norm in norms))
     what = f"{work}, {_EXAMPLES[scale]} examples, {_STEPS[scale]} steps"
     parts = bench.shards(f"lower_bound-{scale}", what, work, len(work.asked))
     table = pd.concat([pd.DataFrame(part.table) for part in parts], ignore_index=True)
@@ -97,10 +98,12 @@ _NETWORKS = {
 }
 
 
-def _found(data: str, scale: Scale) -> bool:
-    """MNIST only where its files are, and not for a first look; the table says what it has."""
+def _found(name: str, data: str, scale: Scale) -> bool:
+    """MNIST only where its files are, and two networks for a first look; the table says what it has."""
+    if scale == "smoke":
+        return name in ("digits affine", "digits relu")
     try:
-        return data == "digits" or (scale != "smoke" and len(load(data, split="test")) > 0)
+        return len(load(data, split="test")) > 0
     except BadInput:
         return False
 
