@@ -36,7 +36,8 @@ class Trees(nn.Module):
 
     def __init__(self, feature: Tensor, threshold: Tensor, left: Tensor, right: Tensor, value: Tensor) -> None:
         super().__init__()
-        named = {"feature": feature, "threshold": threshold, "left": left, "right": right, "value": value}
+        # The first one says in what dtype the model computes.
+        named = {"threshold": threshold, "value": value, "feature": feature, "left": left, "right": right}
         for name, tensor in named.items():
             self.register_buffer(name, tensor)
 
