@@ -54,8 +54,14 @@ def lipsdp(parts: Chain, rows: Tensor, norm: Norm, *, steps: int = 100, lr: floa
     stages, vectors, doubt = _scaled(parts, rows.double())
     if not stages:
         raise NotApplicable("LipSDP", expected="at least one activation", got="an affine network")
+    best, least = _descend(stages, vectors, norm, steps, lr)
+    return _proved(stages, vectors, doubt, best, least, norm)
+
+
+def _descend(stages: list[Stage], vectors: Tensor, norm: Norm, steps: int, lr: float) -> tuple[list[Tensor], Tensor]:
+    """The logarithms of the multipliers and of τ with the least log ρ·Σ τ met, and that: one row a combination."""
     with torch.enable_grad():
-        logs = _start(stages, len(rows), free=norm == "linf")
+        logs = _start(stages, len(vectors), free=norm == "linf")
         best = [log.detach().clone() for log in logs]
         least = torch.full_like(vectors[:, 0], torch.inf)
         optimizer = torch.optim.Adam(logs, lr=lr)
@@ -76,7 +82,7 @@ def lipsdp(parts: Chain, rows: Tensor, norm: Norm, *, steps: int = 100, lr: floa
                 for log, kept in zip(logs, best, strict=True):
                     # Whoever left the feasible set goes half the way back.
                     log[~ok] = (log[~ok] + kept[~ok]) / 2
-    return _proved(stages, vectors, doubt, best, least, norm)
+    return best, least
 
 
 def _scaled(parts: Chain, rows: Tensor) -> tuple[list[Stage], Tensor, Tensor]:
