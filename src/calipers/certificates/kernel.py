@@ -86,4 +86,5 @@ def _signs(classes: int, y: Tensor) -> Tensor:
     if classes == 2:
         return (2 * y - 1)[:, None]
     first, second = torch.triu_indices(classes, classes, offset=1, device=y.device)
-    return (y[:, None] == first).long() - (y[:, None] == second).long()
+    wanted: Tensor = (y[:, None] == first).long() - (y[:, None] == second).long()
+    return wanted
