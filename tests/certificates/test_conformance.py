@@ -215,6 +215,10 @@ def test_a_certificate_says_what_it_is(name):
     assert isinstance(result, Certified)
     assert (result.norm, result.by, result.execution) == ("l2", name, "float32")
     assert "Winograd" in result.assumes
+    result.check("l2", model.box, "float32")
+    for other in (("linf", model.box, "float32"), ("l2", Box(0, 2), "float32"), ("l2", model.box, "float64")):
+        with pytest.raises(BadInput, match="expected the attack's"):
+            result.check(*other)
 
 
 @every

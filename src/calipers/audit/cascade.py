@@ -200,6 +200,7 @@ def _certify(brackets: Brackets, model: Classifier, x: Tensor, y: Tensor, norm: 
             brackets.refused[name] = str(refusal)
             continue
         if isinstance(bound, Certified):
+            bound.check(norm, model.box, str(model.dtype).removeprefix("torch."))
             brackets.raise_lower(bound)
         if name == "affine":
             break
@@ -222,6 +223,7 @@ def _certify_from_above(
     except NotApplicable as refusal:
         brackets.refused[name] = str(refusal)
         return
+    bound.check(norm, model.box, str(model.dtype).removeprefix("torch."))
     radius = torch.zeros_like(brackets.lower).index_put((some,), bound.radius.cpu())
     brackets.raise_lower(replace(bound, radius=radius))
 

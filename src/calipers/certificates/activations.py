@@ -58,8 +58,8 @@ class Activation:
 
     def rounding(self, arithmetic: Arithmetic, *size: Tensor) -> Tensor:
         if self.kink is not None:
-            # The sign is read off and at most one product is rounded.
-            executed = arithmetic.unit * abs(self.kink) if self.kink not in (0.0, 1.0) else 0.0
+            # The sign is read off; the slope is rounded to the format, and so is one product.
+            executed = 3 * arithmetic.unit * self.kink if self.kink not in (0.0, 1.0) else 0.0
             return (executed + 16 * OURS) * size[0] + arithmetic.tiny
         return (self.slack * arithmetic.unit + 16 * OURS) * (1 + size[0]) + self.jump
 

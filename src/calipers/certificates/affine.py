@@ -61,7 +61,7 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     if not model.box.bounded:
         # Nothing bounds the rounding beyond the ball it was looked at in; in L0 one coordinate may go anywhere.
         radius = torch.zeros_like(radius) if norm == "l0" else torch.minimum(radius, reach)
-    return Certified(radius, norm, "affine", arithmetic.name, ASSUMES)
+    return Certified(radius, norm, "affine", arithmetic.name, ASSUMES, model.box)
 
 
 def _matrix(graph: Graph, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from calipers.errors import BadInput
-from calipers.threats import Norm
+from calipers.threats import Box, Norm
 
 __all__ = ["Bound", "Certified", "Estimate", "NotApplicable", "Numerical", "Probabilistic", "UnknownOperator"]
 
@@ -19,6 +19,10 @@ class NotApplicable(BadInput):
 
 class UnknownOperator(NotApplicable):
     """A certificate met an operator it has no rule for; it refuses rather than guesses."""
+
+
+def _sides(box: Box) -> list[object]:
+    return [torch.as_tensor(side, dtype=torch.float64).tolist() for side in (box.lo, box.hi)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,7 @@ class Bound:
         execution: what the guarantee is about: ``"float32"``, ``"float64"`` (the model as executed in that
             precision) or ``"real"`` arithmetic.
         assumes: what else must hold.
+        domain: the box the ball was cut by; None says nothing of it.
     """
 
     radius: Tensor
@@ -40,6 +45,22 @@ class Bound:
     by: str
     execution: str
     assumes: str = ""
+    domain: Box | None = None
+
+    def check(self, norm: Norm, domain: Box, execution: str) -> None:
+        """Refuse to be compared with an attack in another norm, box or arithmetic.
+
+        Raises:
+            BadInput: where they differ: a radius in a smaller box may well be above an attack in a larger one.
+        """
+        box = domain if self.domain is None else self.domain
+        for what, own, theirs, same in (
+            ("norm", self.norm, norm, self.norm == norm),
+            ("execution", self.execution, execution, self.execution == execution),
+            ("domain", box, domain, _sides(box) == _sides(domain)),
+        ):
+            if not same:
+                raise BadInput(f"{what} of the bound by {self.by}", expected=f"the attack's, {theirs}", got=own)
 
 
 class Certified(Bound):

@@ -105,7 +105,7 @@ def crown(
         radii.append(_radii(graph, some, labels, high, norm, model.box, arithmetic, memory))
     radius = torch.cat(radii)
     radius = radius if lower is None else torch.maximum(radius, lower.to(radius))
-    return Certified(radius, norm, "crown", arithmetic.name, ASSUMES)
+    return Certified(radius, norm, "crown", arithmetic.name, ASSUMES, model.box)
 
 
 def _radii(

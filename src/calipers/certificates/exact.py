@@ -73,7 +73,7 @@ def exact(
         )
     ]  # fmt: skip
     found = torch.tensor(radius, dtype=torch.float64, device=x.device)
-    return Numerical(found, norm, "exact", "real", f"HiGHS' feasibility tolerance, {_TOLERANCE:g}")
+    return Numerical(found, norm, "exact", "real", f"HiGHS' feasibility tolerance, {_TOLERANCE:g}", model.box)
 
 
 def _nearest(

@@ -52,7 +52,7 @@ def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size:
     radii = []
     for some, labels in zip(x.double().split(batch_size), y.split(batch_size), strict=True):
         radii.append(_radii(graph, some, labels, norm, model.box, arithmetic))
-    return Certified(torch.cat(radii), norm, "interval", arithmetic.name, ASSUMES)
+    return Certified(torch.cat(radii), norm, "interval", arithmetic.name, ASSUMES, model.box)
 
 
 def _radii(graph: Graph, x: Tensor, y: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic) -> Tensor:

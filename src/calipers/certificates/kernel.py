@@ -50,7 +50,7 @@ def kernel(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size: i
         for some, label in zip(x.split(batch_size), y.split(batch_size), strict=True)
     ]
     execution = str(model.dtype).removeprefix("torch.")
-    return Certified(torch.cat(radii), norm, "kernel", execution, "exp within 8 roundings")
+    return Certified(torch.cat(radii), norm, "kernel", execution, "exp within 8 roundings", model.box)
 
 
 def _radii(model: Classifier, scores: RbfScores, x: Tensor, y: Tensor, norm: Norm) -> Tensor:

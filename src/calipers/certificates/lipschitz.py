@@ -78,7 +78,7 @@ def lipschitz(
         radius = torch.minimum(radius, reach)
     # Beyond the farthest point of the box there is nothing left to fear.
     radius = torch.where(radius > model.box.reach(norm, centre[0].numel()), torch.inf, radius)
-    return Certified(radius, norm, "lipschitz", arithmetic.name, ASSUMES)
+    return Certified(radius, norm, "lipschitz", arithmetic.name, ASSUMES, model.box)
 
 
 def margin_constants(graph: Graph, norm: Norm, constants: Constants = "partial") -> Tensor:

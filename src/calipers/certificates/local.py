@@ -64,7 +64,7 @@ def local_lipschitz(
         _Search(graph, some, label, norm, model.box, arithmetic).radius(shells)
         for some, label in zip(x.double().split(batch_size), y.split(batch_size), strict=True)
     ])  # fmt: skip
-    return Certified(radius, norm, "local-lipschitz", arithmetic.name, ASSUMES)
+    return Certified(radius, norm, "local-lipschitz", arithmetic.name, ASSUMES, model.box)
 
 
 @dataclass(eq=False)

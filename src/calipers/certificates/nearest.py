@@ -57,7 +57,7 @@ def nearest(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, solve: int =
         radii.append(_radius(centre, own, other, norm, unit, solve))
     radius = torch.tensor(radii, dtype=torch.float64, device=x.device)
     assumes = "squared distances summed plainly, in any order"
-    return Certified(radius, norm, "nearest", str(model.dtype).removeprefix("torch."), assumes)
+    return Certified(radius, norm, "nearest", str(model.dtype).removeprefix("torch."), assumes, model.box)
 
 
 def _radius(x: Tensor, own: Tensor, other: Tensor, norm: Norm, unit: float, solve: int) -> float:

@@ -76,7 +76,7 @@ def smoothing(
     if y is not None:
         radius = torch.where(predicted == y.to(x.device), radius, 0.0)
     assumes = f"the smoothed classifier, sigma={sigma:g}, n={n}; no box"
-    return Probabilistic(radius, "l2", "smoothing", "real", assumes, 1 - alpha, predicted)
+    return Probabilistic(radius, "l2", "smoothing", "real", assumes, confidence=1 - alpha, predicted=predicted)
 
 
 def smooth_predict(

@@ -53,7 +53,7 @@ def trees(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         _radii(cells, some.double().flatten(1), label, norm, box)
         for some, label in zip(x.split(16), y.split(16), strict=True)
     ])  # fmt: skip
-    return Certified(radius, norm, "trees", str(model.dtype).removeprefix("torch."))
+    return Certified(radius, norm, "trees", str(model.dtype).removeprefix("torch."), domain=model.box)
 
 
 def _cells(forest: Trees, tree: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
