@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Check", "Radius", "Reaction", "Run", "RunSettings", "Summary", "ThreatSummary", "status"]
+__all__ = ["Check", "Radius", "Reaction", "Run", "RunSettings", "Smoothed", "Summary", "ThreatSummary", "status"]
 
 Verdict = Literal["passed", "failed", "not applicable"]
 Status = Literal["certified", "attacked", "open"]
@@ -34,6 +34,7 @@ class RunSettings(_Record):
     data_sha256: str
     calipers: str
     other_sha256: str = ""
+    smooth: tuple[float, int] | None = None
 
 
 class Check(_Record):
@@ -84,6 +85,17 @@ class Reaction(_Record):
     upper_median_after: float | None
 
 
+class Smoothed(_Record):
+    """The smoothed model beside the model: L2 radii that hold with this confidence each; never a lower bound."""
+
+    sigma: float
+    draws: int
+    confidence: float
+    certified_accuracy: float
+    abstained: int
+    radius_median: float
+
+
 class Summary(_Record):
     """The content of summary.json, schema 1; ``reaction`` is null where no failed check asked for one."""
 
@@ -97,6 +109,7 @@ class Summary(_Record):
     checks: tuple[dict[str, str | bool], ...]
     trusted: bool
     reaction: Reaction | None = None
+    smoothed: Smoothed | None = None
 
 
 @dataclass(frozen=True, eq=False)

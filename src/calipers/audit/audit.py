@@ -24,6 +24,7 @@ from calipers.audit.folder import begun_run, check_claim, finished_run, table_of
 from calipers.audit.inputs import Inputs
 from calipers.audit.parts import part_of
 from calipers.audit.reaction import SecondPass, plan_for, told
+from calipers.audit.smoothed import check_smooth, smoothed_columns, smoothed_summary
 from calipers.diagnostics import Evidence, ask, landscape_views
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
@@ -55,6 +56,8 @@ def audit(
     replace: bool = False,
     workers: int | str = 1,
     batch_size: int = 128,
+    smooth: float | None = None,
+    smooth_draws: int = 10_000,
     progress: Progress = lambda examples: None,
     command: str = "",
     claimed: float | None = None,
@@ -72,6 +75,9 @@ def audit(
         replace: overwrite whatever run is in ``out``.
         workers: processes on this machine, or ``"dask:FILE"`` with a scheduler file.
         batch_size: how many examples the model sees at once.
+        smooth: sigma of the noise; adds the columns ``smoothed`` and ``smoothed_radius`` of the smoothed model, see
+            :func:`calipers.certificates.smoothing`. They never enter ``lower``.
+        smooth_draws: how many noisy copies of each example estimate that radius.
         progress: told how many examples (in fractions) were finished.
         command: how to ask for this again, for the record.
         claimed: the clean accuracy that was published for this model, to be checked.
@@ -90,7 +96,7 @@ def audit(
     threat = check_request(norm, eps, budget=budget, seed=seed, workers=workers, batch_size=batch_size)
     x, _ = inputs.model.check(inputs.data.x, inputs.data.y)
     _warn_beyond_box(threat, inputs)
-    settings = settings_of(inputs, threat, budget, seed)
+    settings = settings_of(inputs, threat, budget, seed, check_smooth(smooth, smooth_draws))
     folder = None if out is None else Path(out)
     if folder is not None:
         check_claim(folder, settings, resume=resume, replace=replace)
@@ -98,7 +104,7 @@ def audit(
             return finished
     # Every example's clean logits are looked at first: a NaN in the last shard is told before the first is attacked.
     clean_logits(inputs.model, x, inputs.data.index, batch_size)
-    work = _Shards(inputs, threat, budget, seed, batch_size, progress if workers == 1 else _silent)
+    work = _Shards(inputs, threat, settings, batch_size, progress if workers == 1 else _silent)
 
     def done(shard: int, part: Part) -> None:
         # In this process a shard told its progress while it ran; one found finished or made elsewhere did not.
@@ -120,27 +126,28 @@ def _judged(
     about: Callable[[], dict[str, object]],
 ) -> Run:  # fmt: skip
     """One run from its parts: rows, checks, what the checks made the audit do again, summary."""
-    rows, inputs, threat = table_of(merge(parts).table), work.inputs, work.threat
+    rows, inputs, threat, asked = table_of(merge(parts).table), work.inputs, work.threat, work.settings
     x, y = inputs.model.check(inputs.data.x, inputs.data.y)
     evidence = Evidence(
-        inputs.model, x, y, rows, threat, find_budget(work.budget).depth, work.seed, inputs.other, claimed
+        inputs.model, x, y, rows, threat, find_budget(asked.budget).depth, asked.seed, inputs.other, claimed
     )
     checks = ask(evidence)
     plan, reaction = plan_for(checks, evidence), None
     if plan is not None:
         before, first = summarise(rows, threat, checks, 0.0), rows
-        again = SecondPass(inputs, threat, work.budget, work.seed, work.batch_size, work.size, plan, parts)
+        again = SecondPass(inputs, threat, asked.budget, asked.seed, work.batch_size, work.size, plan, parts)
         place = None if folder is None else folder / "parts" / "again"
         parts = run_shards(
             again, place, fingerprint({"first": mark, "causes": plan.causes}), len(parts), workers=workers
         )
         rows = table_of(merge(parts).table)
         after, uppers = summarise(rows, threat, checks, 0.0), [_median(r["upper"].to_numpy()) for r in (first, rows)]
-        reaction = told(plan, work.budget, threat, before, after, (uppers[0], uppers[1]))
+        reaction = told(plan, asked.budget, threat, before, after, (uppers[0], uppers[1]))
     merged, said = merge(parts), about()
     said["refused"] = merged.notes["refused"]
     said["ended"] = [why for name, whys in merged.notes.items() if name.startswith("ended ") for why in whys]
-    summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update={"reaction": reaction})
+    more = {"reaction": reaction, "smoothed": smoothed_summary(rows, asked.smooth)}
+    summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update=more)
     return Run(str(folder or ""), said, rows, merged.arrays, checks, summary)
 
 
@@ -178,7 +185,9 @@ def _warn_beyond_box(threat: Threat, inputs: Inputs) -> None:
         warnings.warn(message, EpsBeyondBox, stacklevel=3)
 
 
-def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSettings:
+def settings_of(
+    inputs: Inputs, threat: Threat, budget: str, seed: int, smooth: tuple[float, int] | None = None
+) -> RunSettings:
     """Everything that determines the rows of a run."""
     box = inputs.model.box
     return RunSettings(
@@ -194,6 +203,7 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
         data_sha256=data.digest(inputs.data),
         calipers=version("calipers"),
         other_sha256=models.digest(inputs.other) if inputs.other else "",
+        smooth=smooth,
     )
 
 
@@ -201,10 +211,10 @@ class _Shards:
     """The work: shard number → the rows and witnesses of its examples. Can be pickled for other processes."""
 
     def __init__(
-        self, inputs: Inputs, threat: Threat, budget: str, seed: int, batch_size: int, progress: Progress
+        self, inputs: Inputs, threat: Threat, settings: RunSettings, batch_size: int, progress: Progress
     ) -> None:
-        self.inputs, self.threat, self.budget = inputs, threat, budget
-        self.seed, self.batch_size, self.progress = seed, batch_size, progress
+        self.inputs, self.threat, self.settings = inputs, threat, settings
+        self.batch_size, self.progress = batch_size, progress
         self.size = SHARD
         self.told: set[int] = set()
 
@@ -214,20 +224,24 @@ class _Shards:
 
     def __call__(self, shard: int) -> Part:
         some = slice(shard * self.size, (shard + 1) * self.size)
-        whole = self.inputs.data
+        whole, model, settings = self.inputs.data, self.inputs.model, self.settings
         self.told.add(shard)
         brackets = close_brackets(
-            self.inputs.model,
+            model,
             whole.x[some],
             whole.y[some],
             self.threat,
-            find_budget(self.budget),
-            seed=self.seed,
+            find_budget(settings.budget),
+            seed=settings.seed,
             index=whole.index[some],
             batch_size=self.batch_size,
             progress=self.progress,
         )
-        return part_of(brackets, whole.x[some])
+        part = part_of(brackets, whole.x[some])
+        if settings.smooth is not None:
+            some_x, some_y, index = whole.x[some], whole.y[some], whole.index[some]
+            part.table.update(smoothed_columns(model, some_x, some_y, index, settings.smooth, settings.seed))
+        return part
 
 
 def _silent(examples: float) -> None:

@@ -42,6 +42,8 @@ COLUMNS: dict[str, str] = {
     "gradients": "int64",
 }
 
+# What --smooth adds: the smoothed model's answer (−1: it abstains) and its radius, which is not one of the model.
+SMOOTHED: dict[str, str] = {"smoothed": "int64", "smoothed_radius": "float64"}
 
 # Every file of a run, the report among them.
 _FILES = (
@@ -184,4 +186,5 @@ def _json(content: Any) -> str:
 
 def table_of(columns: dict[str, np.ndarray]) -> pd.DataFrame:
     """Rows of an audit with the columns of the contract, in their order and dtypes."""
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
+    kinds = COLUMNS | (SMOOTHED if "smoothed" in columns else {})
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in kinds.items()})

@@ -35,6 +35,7 @@ def brackets_of(part: Part, x: Tensor) -> Brackets:
     columns: dict[str, Any] = {
         name: column.astype(object) if name in ("certificate", "attack") else torch.from_numpy(np.array(column))
         for name, column in part.table.items()
+        if name in COLUMNS
     }
     adversarial, fooled = x.cpu().clone(), columns["predicted"].clone()
     place = {int(index): row for row, index in enumerate(columns["index"])}

@@ -16,6 +16,7 @@ from torch import nn
 from calipers.attacks import square
 from calipers.audit.budget import Attack, Budget, find_budget
 from calipers.audit.cascade import close_brackets
+from calipers.audit.folder import SMOOTHED
 from calipers.audit.inputs import Inputs
 from calipers.audit.parts import brackets_of, part_of
 from calipers.diagnostics import CHALLENGES, Evidence
@@ -144,7 +145,9 @@ class SecondPass:
             begun=None if fresh else brackets_of(self.parts[shard], whole.x[some]),
             name=f"{self.plan.name}/",
         )
-        return part_of(brackets, whole.x[some])
+        part = part_of(brackets, whole.x[some])
+        part.table.update({name: self.parts[shard].table[name] for name in SMOOTHED if name in self.parts[shard].table})
+        return part
 
 
 def told(plan: Plan, budget: str, threat: Threat, before: Summary, after: Summary, uppers: Medians) -> Reaction:

@@ -73,6 +73,8 @@ def audit(
     junit: Path | None = None,
     workers: str = "1",
     batch_size: Whole = 128,
+    smooth: float | None = None,
+    smooth_draws: Whole = 10_000,
     arch: str | None = None,
     box: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
     other: str | None = None,
@@ -123,6 +125,10 @@ def audit(
         How many processes, or dask:FILE with a scheduler file.
     batch_size
         How many examples the model sees at once.
+    smooth
+        Also the L2 radii of the model smoothed by noise of this sigma, in columns of their own.
+    smooth_draws
+        How many noisy copies of each example they are estimated from.
     arch
         The architecture for weights: mnist-cnn, mnist-small, resnet18, … or package.module:factory.
     box
@@ -161,6 +167,8 @@ def audit(
             replace=replace,
             workers=count,
             batch_size=batch_size,
+            smooth=smooth,
+            smooth_draws=smooth_draws,
             progress=tell,
             claimed=claimed,
             command=shlex.join(["calipers", *sys.argv[1:]]),

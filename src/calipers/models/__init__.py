@@ -8,6 +8,7 @@ from calipers.models.faster import faster
 from calipers.models.layers import Normalize, OneVsOne, linear
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
+from calipers.models.shallow import NearestNeighbour, RbfScores, Trees
 from calipers.models.sklearn import from_sklearn
 from calipers.models.surrogates import Alone, Expected, StraightThrough
 from calipers.models.zoo import TRAINED, Recipe, trained
@@ -20,11 +21,14 @@ __all__ = [
     "Classifier",
     "Expected",
     "ModelInTrainMode",
+    "NearestNeighbour",
     "Normalize",
     "OneVsOne",
+    "RbfScores",
     "Recipe",
     "Reference",
     "StraightThrough",
+    "Trees",
     "as_they_were",
     "digest",
     "faster",

@@ -45,8 +45,20 @@ def table(run: Run) -> str:
     silent = verdicts.count("not applicable")
     aside = f", {silent} not applicable" if silent else ""
     checks = f"checks: {verdicts.count('passed')} passed, {verdicts.count('failed')} failed{aside}"
-    lines = [title(run, facts), *(_columns([head, *rows]) if rows else []), _bracket(facts), checks]
+    lines = [title(run, facts), *(_columns([head, *rows]) if rows else []), _bracket(facts), *_smoothed(run), checks]
     return "\n".join(lines)
+
+
+def _smoothed(run: Run) -> list[str]:
+    """The smoothed model in one line, if it was asked for."""
+    found = run.summary.smoothed
+    if found is None:
+        return []
+    return [
+        f"smoothed model (sigma {number(found.sigma)}, {found.draws:,} draws): median l2 radius "
+        f"{number(found.radius_median)}, each at confidence {found.confidence:.1%}; "
+        f"{plural(found.abstained, 'abstention')}"
+    ]
 
 
 def side_by_side(runs: Sequence[Run]) -> str:
