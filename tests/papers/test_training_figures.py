@@ -30,9 +30,9 @@ def test_figures_run_at_smoke_scale(name: str, tmp_path: Path) -> None:
 def test_a_training_is_done_once_for_all_figures(tmp_path: Path) -> None:
     run("large_perturbations.figure10", "smoke", tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(METRICS)}
-    table = pd.read_csv(run("large_perturbations.figure8", "smoke", tmp_path)[0])
+    table = pd.read_csv(run("large_perturbations.figure2", "smoke", tmp_path)[0])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert set(table.training) == {"0.3 -> 0.4", "0.35 -> 0.45", "0.3 -> 0.5"}
+    assert set(table.training) == {"A: 0.3 -> 0.4", "B: 0.35 -> 0.45", "0.4 from random weights"}
 
 
 def test_the_paper_scale_is_the_published_one() -> None:

@@ -42,8 +42,8 @@ class Ascent:
         beta: the weight of the robust term of TRADES.
 
     Example:
-        >>> Ascent("linf", step_size=0.05).plan(0.3), Ascent("linf").plan(0.3)
-        ((15, 0.05), (15, 0.05))
+        >>> Ascent("linf", step_size=0.05).plan(0.3), Ascent("linf").plan(0.3)[0]
+        ((15, 0.05), 15)
     """
 
     norm: Norm = "linf"
