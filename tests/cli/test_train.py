@@ -47,7 +47,17 @@ def test_trained_then_extended_and_told_honestly(calipers, tmp_path):
 
 
 def test_killed_in_mid_epoch_and_resumed(calipers, tmp_path):
-    words = [*SHORT, "--arch", "tests.factories:slow_mlp", "--epochs", "2", "--batch-size", "32", "--test-examples", "10"]
+    words = [
+        *SHORT,
+        "--arch",
+        "tests.factories:slow_mlp",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "32",
+        "--test-examples",
+        "10",
+    ]
     words = [word for k, word in enumerate(words) if k not in (3, 4)]  # one --arch
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     with subprocess.Popen([*CALIPERS, *words, "--out", str(killed)], env=environment(), stdout=subprocess.PIPE) as job:

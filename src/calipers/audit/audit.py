@@ -128,12 +128,13 @@ def _judged(
     checks = ask(evidence)
     plan, reaction = plan_for(checks, evidence), None
     if plan is not None:
-        before = summarise(rows, threat, checks, 0.0)
+        before, first = summarise(rows, threat, checks, 0.0), rows
         again = SecondPass(inputs, threat, work.budget, work.seed, work.batch_size, work.size, plan, parts)
         place = None if folder is None else folder / "parts" / "again"
         parts = run_shards(again, place, fingerprint([mark, *plan.causes]), len(parts), workers=workers)
         rows = table_of(merge(parts).table)
-        reaction = told(plan, work.budget, before, summarise(rows, threat, checks, 0.0))
+        after, uppers = summarise(rows, threat, checks, 0.0), [_median(r["upper"].to_numpy()) for r in (first, rows)]
+        reaction = told(plan, work.budget, threat, before, after, (uppers[0], uppers[1]))
     merged, said = merge(parts), about()
     said["refused"] = merged.notes["refused"]
     summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update={"reaction": reaction})

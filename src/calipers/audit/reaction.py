@@ -37,6 +37,8 @@ BLIND = frozenset({
 QUERIES = {"quick": 100, "standard": 300, "thorough": 2000}
 _DRAWS, _JUDGES = 16, 64
 
+Medians = tuple[float | None, float | None]
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -44,15 +46,13 @@ class Plan:
 
     Arguments:
         causes: the failed checks that ask for it.
-        blind: the gradients did not show the way; search without them.
-        bridged: and go past what stops them, which needs a forward pass that can be followed.
+        bridged: take gradients past what stops them.
         random: attack and judge the expectation.
         mixed: ask about every input alone.
         challengers: attacks that found more than the audit, to be run on everything.
     """
 
     causes: tuple[str, ...]
-    blind: bool
     bridged: bool
     random: bool
     mixed: bool
@@ -66,7 +66,7 @@ class Plan:
 
     def judge(self, model: Classifier, seed: int) -> Classifier:
         """The model as a function: who decides what a witness is."""
-        return self._standing_in(model, model.module, _JUDGES, seed + 1)
+        return self._standing_in(model, model.module, _JUDGES, seed ^ 1)
 
     def aim(self, model: Classifier, seed: int) -> Classifier:
         """What is attacked in its place."""
@@ -85,14 +85,15 @@ class Plan:
         sparse = {**usual.sparse, **self.challengers}
         return replace(usual, closing=closing, sparse=sparse)
 
-    def actions(self, budget: str) -> tuple[str, ...]:
-        """In words."""
+    def actions(self, budget: str, threat: Threat) -> tuple[str, ...]:
+        """In words. Square takes no L0, and needs a radius."""
+        queried = bool(threat.ladder) and threat.norm != "l0"
         words = {
             "asked the model about every input alone": self.mixed,
             f"attacked the mean answer of {_DRAWS} draws and judged by that of {_JUDGES} others": self.random,
             "took gradients past the steps that have none and from the scores before a softmax": self.bridged,
             f"ran on everything: {', '.join(self.challengers)}": bool(self.challengers),
-            f"searched without gradients ({QUERIES[budget]} queries of Square)": True,
+            f"searched without gradients ({QUERIES[budget]} queries of Square)": queried,
         }
         return tuple(word for word, here in words.items() if here)
 
@@ -100,7 +101,9 @@ class Plan:
 def plan_for(checks: Sequence[Check], evidence: Evidence) -> Plan | None:
     """What the failed checks ask for; None if nothing can be done, or need be."""
     failed = [check.id for check in checks if not check.passed]
-    made = {name: CHALLENGES[name](evidence) for name in failed if name in CHALLENGES}
+    # What cannot be held falls at the points that inputs share.
+    asked = [*failed, "contrast-is-weaker"] if "no-more-than-possible" in failed else failed
+    made = {name: CHALLENGES[name](evidence) for name in asked if name in CHALLENGES}
     challengers = {name: attack for name, attack in made.items() if attack is not None}
     random, mixed = "model-is-deterministic" in failed, "batch-mates-do-not-matter" in failed
     causes = {*BLIND, *challengers, "model-is-deterministic", "batch-mates-do-not-matter"}
@@ -108,7 +111,7 @@ def plan_for(checks: Sequence[Check], evidence: Evidence) -> Plan | None:
     if not whole:
         return None
     blind = bool(challengers) or not BLIND.isdisjoint(failed)
-    return Plan(whole, blind, blind and evidence.bridges is not None, random, mixed, challengers)
+    return Plan(whole, blind and evidence.bridges is not None, random, mixed, challengers)
 
 
 @dataclass(eq=False)
@@ -144,15 +147,14 @@ class SecondPass:
         return part_of(brackets, whole.x[some])
 
 
-def told(plan: Plan, budget: str, before: Summary, after: Summary) -> Reaction:
-    """The record of what was done and what it changed."""
-    medians = [run.threats[0].radius.upper_median if run.threats else None for run in (before, after)]
+def told(plan: Plan, budget: str, threat: Threat, before: Summary, after: Summary, uppers: Medians) -> Reaction:
+    """The record of what was done and what it changed; ``uppers`` are the median witnesses before and after."""
     return Reaction(
         causes=plan.causes,
-        actions=plan.actions(budget),
-        eps=tuple(band.eps for band in after.threats),
+        actions=plan.actions(budget, threat),
+        eps=threat.ladder,
         before=tuple(band.not_broken for band in before.threats),
         after=tuple(band.not_broken for band in after.threats),
-        upper_median_before=medians[0],
-        upper_median_after=medians[1],
+        upper_median_before=uppers[0],
+        upper_median_after=uppers[1],
     )

@@ -17,6 +17,9 @@ __all__ = ["Attack", "from_other", "from_substitute", "toward_others"]
 
 Attack = Callable[..., AttackResult]
 
+# Of a large data set, the first so many inputs are learned from and gone toward.
+_CROWD = 1000
+
 
 def from_substitute(model: Classifier, x: Tensor, *, ridge: float = 1e-2) -> Attack:
     r"""One step at eps against each other class of a linear substitute, fitted to the model's answers on ``x``.
@@ -25,17 +28,21 @@ def from_substitute(model: Classifier, x: Tensor, *, ridge: float = 1e-2) -> Att
 
     Arguments:
         model: whose answers are learned; no gradient is taken.
-        x: the inputs it is asked about, shape (N, \*shape).
+        x: the inputs it is asked about, shape (N, \*shape); the first 1000 are used.
 
     Source: "Practical Black-Box Attacks against Machine Learning" (Papernot et al. 2017), Section 4, with a linear
     substitute and no augmentation.
     """
+    x = x[:_CROWD]
     with model.frozen(), torch.no_grad():
         answers = torch.cat([model(part).argmax(1) for part in x.split(256)])
     flat, told = x.flatten(1).double(), torch.nn.functional.one_hot(answers, model.classes).double()
     a, b = flat - flat.mean(0), told - told.mean(0)
-    gram = a.T @ a + ridge * len(a) * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-    return partial(_across, weight=torch.linalg.solve(gram, a.T @ b).T.to(x.dtype))
+    # Whichever of the two systems is smaller: AᵀA of the coordinates, or AAᵀ of the inputs.
+    gram, by_inputs = (a @ a.T, True) if len(a) < a.shape[1] else (a.T @ a, False)
+    gram = gram + ridge * len(a) * torch.eye(len(gram), dtype=a.dtype, device=a.device)
+    weight = a.T @ torch.linalg.solve(gram, b) if by_inputs else torch.linalg.solve(gram, a.T @ b)
+    return partial(_across, weight=weight.T.to(x.dtype))
 
 
 def _across(
@@ -101,7 +108,7 @@ def toward_others(x: Tensor, y: Tensor, box: Box, *, neighbours: int = 3) -> Att
         box: its middle is gone toward; the inputs' mean if it is infinite.
         neighbours: how many inputs of other classes.
     """
-    return partial(_toward, crowd=x, labels=y, neighbours=neighbours)
+    return partial(_toward, crowd=x[:_CROWD], labels=y[:_CROWD], neighbours=neighbours)
 
 
 def _toward(

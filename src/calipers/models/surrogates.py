@@ -265,7 +265,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         for one in cuda:
             torch.cuda.set_rng_state(torch.Generator(one).manual_seed(seed).get_state(), one)
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, TID251 put back below
+        np.random.seed(seed % 2**32)  # noqa: NPY002, TID251 put back below
         try:
             yield
         finally:
