@@ -35,7 +35,7 @@ tests: $(STAMP)
 
 example: audit ## the demo's report and its screenshot, for the documentation
 	cp runs/digits/report.html docs/example/report.html
-	$(BIN)/python docs/screenshot.py
+	cd docs && chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1330 --screenshot=report.png "file://$(CURDIR)/docs/example/report.html"
 
 browser: $(STAMP) ## the report in a real headless Chromium, installed from Debian's package where it is missing
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)

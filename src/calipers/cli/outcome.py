@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from calipers.cli.terminal import complain, say, say_json
 from calipers.errors import BadInput
-from calipers.runner.files import atomic_write
 
 if TYPE_CHECKING:
     from calipers.records import Run
@@ -29,6 +28,8 @@ def tell_run(
 
     page = report.write(run, folder / "report.html")
     if junit is not None:
+        from calipers.runner import atomic_write
+
         atomic_write(junit, report.junit(run, fail_under))
     if json:
         say_json(run.summary.model_dump_json(by_alias=True))
