@@ -28,7 +28,7 @@ def cancelling(dtype: torch.dtype) -> Classifier:
     return Classifier.of(net.to(dtype).eval(), shape=(1,), box=Box(0.03, 0.93))
 
 
-@pytest.mark.parametrize("name", [n for n in CERTIFICATES if n != "affine"])
+@pytest.mark.parametrize("name", [n for n in CERTIFICATES if n not in ("affine", "shallow")])
 @pytest.mark.parametrize("norm", LP)
 def test_catastrophic_cancellation_is_not_certified_beyond_the_executed_boundary(name, norm):
     x, y = torch.tensor([[0.1], [0.4], [0.48]]), torch.zeros(3, dtype=torch.int64)

@@ -18,7 +18,6 @@ from sklearn.tree import DecisionTreeClassifier
 from calipers.attacks import fmn
 from calipers.certificates import Certified, NotApplicable, kernel, nearest, shallow, trees
 from calipers.certificates.polyhedron import distance_below, multipliers
-from calipers.errors import BadInput
 from calipers.models import from_sklearn
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Threat, distance, sample
@@ -152,5 +151,6 @@ def test_wrong_labels_ties_and_other_models():
         trees(scaled, z, torch.zeros(len(z), dtype=torch.int64), "l2")
     with pytest.raises(NotApplicable, match="trees, one nearest neighbour or a Gaussian kernel"):
         shallow(scaled, z, torch.zeros(len(z), dtype=torch.int64), "l2")
-    with pytest.raises(BadInput, match="n_neighbors=1"):
-        from_sklearn(KNeighborsClassifier(3).fit(x, y))
+    three = from_sklearn(KNeighborsClassifier(3).fit(x, y))
+    with pytest.raises(NotApplicable, match="got EstimatorModel"):
+        shallow(three, z, torch.zeros(len(z), dtype=torch.int64), "l2")

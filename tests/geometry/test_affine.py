@@ -119,7 +119,7 @@ def test_not_affine_is_refused() -> None:
     x, y, _ = _random(6, n=60)
     with pytest.raises(BadInput, match="expected an affine classifier"):
         Hyperplane.of(MLPClassifier(4, max_iter=2000, tol=1e-2, random_state=0).fit(x, y))
-    with pytest.raises(BadInput, match="kernel of SVC"):
+    with pytest.raises(BadInput, match="SVC: expected an affine classifier"):
         Hyperplane.of(SVC(kernel="rbf").fit(x, y))
     with pytest.raises(BadInput, match="two classes"):
         Hyperplane.of(LogisticRegression().fit(x, np.arange(60) % 3))

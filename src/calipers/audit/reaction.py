@@ -130,22 +130,23 @@ class SecondPass:
 
     def __call__(self, shard: int) -> Part:
         some, model, whole = slice(shard * self.size, (shard + 1) * self.size), self.inputs.model, self.inputs.data
+        x, y = model.check(whole.x[some], whole.y[some])
         # Rows of a model that is no function of its input cannot be gone on with: their witnesses may have been luck.
         fresh = self.plan.random or self.plan.mixed
         brackets = close_brackets(
             self.plan.judge(model, self.seed),
-            whole.x[some],
-            whole.y[some],
+            x,
+            y,
             self.threat,
             self.plan.budget(self.budget),
             seed=self.seed,
             index=whole.index[some],
             batch_size=self.batch_size,
             aim=self.plan.aim(model, self.seed),
-            begun=None if fresh else brackets_of(self.parts[shard], whole.x[some]),
+            begun=None if fresh else brackets_of(self.parts[shard], x),
             name=f"{self.plan.name}/",
         )
-        part = part_of(brackets, whole.x[some])
+        part = part_of(brackets, x)
         part.table.update({name: self.parts[shard].table[name] for name in SMOOTHED if name in self.parts[shard].table})
         return part
 

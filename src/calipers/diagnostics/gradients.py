@@ -11,6 +11,7 @@ from calipers.threats import steepest
 
 # More than this share of examples without a gradient is more than a few dead units.
 _FEW = 0.1
+_BLIND = "the model has no gradient by its nature (trees, neighbours, ONNX): it was attacked through its answers"
 
 
 @check(
@@ -20,6 +21,8 @@ _FEW = 0.1
 )
 def differentiable(e: Evidence) -> Finding:
     """The steps that a straight-through pass has to bridge."""
+    if e.model.blind:
+        return "not applicable", _BLIND
     if e.bridges is None:
         return "not applicable", "the forward pass cannot be followed step by step"
     steps = [f"{name} ({times}×)" if times > 1 else name for name, times in e.bridges.items()]
@@ -37,6 +40,8 @@ def there(e: Evidence) -> Finding:
     """Zero and NaN gradients of the margin."""
     if not len(e.right):
         return "not applicable", "no example is classified correctly"
+    if e.model.blind:
+        return "not applicable", _BLIND
     if not e.gradients:
         return "failed", "the outputs have no gradient with respect to the input at all"
     zero, nan = _without(e.gradients["margin"])

@@ -88,6 +88,8 @@ def logits(e: Evidence) -> Finding:
     inside = bool((out >= -1e-6).all() and (out <= 1 + 1e-6).all())
     total = (out.sum(1) - 1).abs().max()
     if inside and float(total) < 1e-3:
+        if e.model.blind:
+            return "not applicable", "the outputs are probabilities, but no gradient could be hidden behind them"
         return "failed", f"all outputs lie in [0, 1] and sum to 1 (within {float(total):.1g}): these are probabilities"
     return "passed", f"outputs range over {float(out.min()):.4g}…{float(out.max()):.4g}"
 

@@ -26,6 +26,7 @@ class BlackBox(nn.Module, ABC):
     """
 
     source: Tensor
+    no_gradient = True
 
     def __init__(self, source: bytes, classes: int | None = None) -> None:
         super().__init__()

@@ -160,6 +160,11 @@ class Classifier:
         with as_they_were(self.module):
             yield
 
+    @property
+    def blind(self) -> bool:
+        """Whether a part has no gradient by its nature (a tree, a program outside torch) and says so."""
+        return any(getattr(part, "no_gradient", False) for part in self.module.modules())
+
     def check(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` and ``y`` in this classifier's dtype and device; a sentence if they do not fit it.
 

@@ -11,8 +11,8 @@ __all__ = ["NearestNeighbour", "RbfScores", "Trees"]
 class Trees(nn.Module):
     r"""Decision trees that vote: Σ over trees of the values of the leaf that x falls into.
 
-    As in scikit-learn x is rounded to float32 and goes left where x_f ≤ threshold. The output is piecewise constant,
-    so its gradient is 0: only scores and labels can be attacked.
+    As in scikit-learn x is rounded to float32 and goes left where x_f ≤ threshold. The output is piecewise constant
+    and has no gradient: only scores and labels can be attacked.
 
     Arguments:
         feature: which coordinate a node looks at, int64 (T, nodes), −1 in a leaf.
@@ -28,6 +28,7 @@ class Trees(nn.Module):
         [[1.0, 0.0], [0.0, 1.0]]
     """
 
+    no_gradient = True
     feature: Tensor
     threshold: Tensor
     left: Tensor
@@ -50,8 +51,7 @@ class Trees(nn.Module):
             low = seen.gather(1, self.feature[tree, node].clamp_min(0)) <= self.threshold[tree, node]
             below = torch.where(low, self.left[tree, node], self.right[tree, node])
             node = torch.where(inner, below, node)
-        # Zero times the input: gradients exist, and are zero.
-        return self.value[tree, node].sum(1) + 0 * x.sum(1, keepdim=True)
+        return self.value[tree, node].sum(1)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the brackets."""

@@ -106,7 +106,7 @@ def checked(subject: Subject, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFram
         >>> r = references()[0]
         >>> table = checked(Subject("itself", r.classifier, 0.1, r.classifier), r.x[:2], r.y[:2], "smoke")
         >>> bool((table.left.dropna() <= 100).all()), len(table)
-        (True, 16)
+        (True, 17)
     """
     effort, rows = EFFORTS[scale], []
     for name, (eps, attack) in _attacks(subject, effort).items():
