@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: audit test lint types walls tests browser docs benchmarks clean help
+.PHONY: audit test lint types walls tests browser example docs benchmarks clean help
 
 help:
 	@grep -E '^# |^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
@@ -32,6 +32,10 @@ walls: $(STAMP)
 
 tests: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+example: audit ## the demo's report and its screenshot, for the documentation
+	cp runs/digits/report.html docs/example/report.html
+	cd docs && chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1330 --screenshot=report.png "file://$(CURDIR)/docs/example/report.html"
 
 browser: $(STAMP) ## the report in a real headless Chromium, installed from Debian's package where it is missing
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from tests.factories import mnist_cnn
 from torch import Tensor, nn
 
+from benchmarks.networks import correct, robust_cnn, undefended_cnn
 from benchmarks.timing import Contender, race
 from calipers.attacks import pgd
-from calipers.data import load
 from calipers.models import Classifier
 from calipers.threats import Threat
 
@@ -92,27 +91,68 @@ def _art(net: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int) -> Conten
     return run
 
 
-_PEERS = {"foolbox": _foolbox, "torchattacks": _torchattacks, "adversarial-robustness-toolbox": _art}
+def _adv_lib(net: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int) -> Contender:
+    from adv_lib.attacks import pgd_linf
+
+    def run() -> float:
+        size = 2.5 * eps / STEPS
+        parts = [
+            pgd_linf(net, a, b, eps, steps=STEPS, absolute_step_size=size)
+            for a, b in zip(x.split(batch), y.split(batch), strict=True)
+        ]
+        return _accuracy(net, torch.cat(parts), y)
+
+    return run
 
 
-def main(examples: int = 512, batch: int = 128, repeats: int = 5) -> None:
-    """Print the two tables: nobody falls (against the floor), and nearly everybody falls (against the peers)."""
-    net, data = mnist_cnn(), load("mnist")
-    x, y = data.x[:600], data.y[:600]
-    right = net(x).argmax(1) == y
-    x, y = x[right][:examples], y[right][:examples]
-    print(f"PGD-{STEPS}, L-infinity, {len(x)} MNIST images, batch {batch}, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}, medians of {repeats} interleaved repeats")  # fmt: skip
-    for title, eps in (("no example falls, eps 0.001", 0.001), ("examples fall early, eps 0.3", 0.3)):
-        contenders = {"floor": _floor(net, x, y, batch), "calipers": _ours(net, x, y, eps, batch)}
-        for name, make in _PEERS.items():
-            try:
-                contenders[f"{name} {version(name)}"] = make(net, x, y, eps, batch)
-            except (PackageNotFoundError, ImportError) as missing:
-                print(f"  {name}: left out ({missing})")
-        result = race(contenders, repeats)
-        ours = result["calipers"][0]
-        print(f"\n{title}\n{'':45}{'seconds':>9}{'x floor':>9}{'x calipers':>12}{'robust':>9}")
-        for name, (seconds, robust) in result.items():
-            floor = result["floor"][0]
-            print(f"{name:45}{seconds:9.2f}{seconds / floor:9.2f}{seconds / ours:12.2f}{robust:9.3f}")
+def _cleverhans(net: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int) -> Contender:
+    import numpy as np
+    from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+
+    def run() -> float:
+        size = 2.5 * eps / STEPS
+        parts = [
+            projected_gradient_descent(
+                net, a, eps, size, STEPS, np.inf, clip_min=0.0, clip_max=1.0, y=b, sanity_checks=False
+            ).detach()
+            for a, b in zip(x.split(batch), y.split(batch), strict=True)
+        ]
+        return _accuracy(net, torch.cat(parts), y)
+
+    return run
+
+
+_PEERS = {
+    "foolbox": _foolbox,
+    "torchattacks": _torchattacks,
+    "adversarial-robustness-toolbox": _art,
+    "adv-lib": _adv_lib,
+    "cleverhans": _cleverhans,
+}
+
+
+def main(robust: str | None = None, examples: int = 256, batch: int = 128, repeats: int = 3) -> None:
+    """Print a table for each network: the undefended one, where examples fall early, and the robust one, if given."""
+    networks = {"undefended cnn, examples fall early": undefended_cnn()}
+    if robust:
+        networks = {"adversarially trained cnn, few examples fall": robust_cnn(robust)} | networks
+    for title, net in networks.items():
+        compare(title, net, 0.3, examples, batch, repeats)
+
+
+def compare(title: str, net: nn.Module, eps: float, examples: int, batch: int, repeats: int) -> None:
+    """Print one table: the floor, ours, and the peers that are installed."""
+    x, y = correct(net, examples)
+    print(f"\n{title}: PGD-{STEPS}, L-infinity, eps {eps}, {len(x)} MNIST images, batch {batch}, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {repeats} repeats")  # fmt: skip
+    contenders = {"floor": _floor(net, x, y, batch), "calipers": _ours(net, x, y, eps, batch)}
+    for name, make in _PEERS.items():
+        try:
+            contenders[f"{name} {version(name)}"] = make(net, x, y, eps, batch)
+        except (PackageNotFoundError, ImportError) as missing:
+            print(f"  {name}: left out ({missing})")
+    result = race(contenders, repeats)
+    ours, floor = result["calipers"][0], result["floor"][0]
+    print(f"{'':45}{'seconds':>9}{'x floor':>9}{'x calipers':>12}{'robust':>9}")
+    for name, (seconds, left) in result.items():
+        print(f"{name:45}{seconds:9.2f}{seconds / floor:9.2f}{seconds / ours:12.2f}{left:9.3f}")

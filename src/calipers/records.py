@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Check", "Radius", "Run", "RunSettings", "Summary", "ThreatSummary", "status"]
+__all__ = ["Check", "Radius", "Reaction", "Run", "RunSettings", "Smoothed", "Summary", "ThreatSummary", "status"]
 
 Verdict = Literal["passed", "failed", "not applicable"]
 Status = Literal["certified", "attacked", "open"]
@@ -33,6 +33,8 @@ class RunSettings(_Record):
     model_sha256: str
     data_sha256: str
     calipers: str
+    other_sha256: str = ""
+    smooth: tuple[float, int] | None = None
 
 
 class Check(_Record):
@@ -71,8 +73,31 @@ class ThreatSummary(_Record):
     radius: Radius
 
 
+class Reaction(_Record):
+    """What the audit did when checks failed, and what it changed: ``not_broken`` at every eps before and after."""
+
+    causes: tuple[str, ...]
+    actions: tuple[str, ...]
+    eps: tuple[float, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    upper_median_before: float | None
+    upper_median_after: float | None
+
+
+class Smoothed(_Record):
+    """The smoothed model beside the model: L2 radii that hold with this confidence each; never a lower bound."""
+
+    sigma: float
+    draws: int
+    confidence: float
+    certified_accuracy: float
+    abstained: int
+    radius_median: float
+
+
 class Summary(_Record):
-    """The content of summary.json, schema 1."""
+    """The content of summary.json, schema 1; ``reaction`` is null where no failed check asked for one."""
 
     schema_: int = Field(default=1, alias="schema")
     examples: int
@@ -83,6 +108,8 @@ class Summary(_Record):
     threats: tuple[ThreatSummary, ...]
     checks: tuple[dict[str, str | bool], ...]
     trusted: bool
+    reaction: Reaction | None = None
+    smoothed: Smoothed | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +125,10 @@ class Run:
             adversarial.
         checks: the tests of the evaluation itself.
         summary: summary.json.
+        landscape: the loss around a few witnesses, or empty: ``index`` (L,), ``loss`` (L, n, n) with a row for every
+            step along a random direction and a column for every step toward the witness, ``toward`` and ``aside`` (n,)
+            those steps in units of the witness' distance, ``saliency`` (L, \*shape), and the numbers of
+            :mod:`calipers.diagnostics.shape`, each (L,).
     """
 
     folder: str
@@ -106,6 +137,7 @@ class Run:
     witnesses: dict[str, np.ndarray]
     checks: tuple[Check, ...]
     summary: Summary
+    landscape: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def status(lower: np.ndarray, upper: np.ndarray, eps: float) -> np.ndarray:

@@ -9,7 +9,28 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from calipers.attacks import AttackResult, apgd, fgsm, fmn, linear, noise, pgd
+from calipers.attacks import (
+    AttackResult,
+    apgd,
+    cw,
+    ddn,
+    deepfool,
+    ead,
+    fab,
+    fgsm,
+    fmn,
+    hopskipjump,
+    linear,
+    mifgsm,
+    nes,
+    noise,
+    pgd,
+    sigma_zero,
+    spsa,
+    square,
+    superdeepfool,
+    zoo,
+)
 from calipers.models import Classifier
 from calipers.threats import NORMS, Norm
 
@@ -29,6 +50,7 @@ class Contract:
             distance; None promises nothing.
         many: the same for three classes and more, where the nearest class must be found first.
         affine_only: it refuses other models.
+        blind: a random search, which promises nothing where every coordinate must move the right way at once.
     """
 
     name: str
@@ -38,6 +60,7 @@ class Contract:
     tight: float | None = None
     many: float | None = None
     affine_only: bool = False
+    blind: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -57,8 +80,23 @@ CONTRACTS = (
         "apgd-dlr-targeted", partial(apgd, steps=40, targets=9, loss="dlr"), ("linf", "l2"), tight=1e-6, many=1e-6
     ),
     Contract("fmn", partial(fmn, steps=100), NORMS, minimal=True, tight=1e-5, many=0.2),
+    Contract("mifgsm", mifgsm, tight=0.06),
+    Contract("ddn", partial(ddn, steps=100), ("l2",), minimal=True, tight=1e-3, many=0.05),
+    Contract("fab", partial(fab, steps=20, targets=0), minimal=True, tight=1e-3, many=1e-3),
+    Contract("fab-targeted", partial(fab, steps=20, targets=9), minimal=True, tight=1e-3, many=1e-3),
+    Contract("deepfool", deepfool, minimal=True, tight=1e-5, many=1e-5),
+    Contract("superdeepfool", superdeepfool, minimal=True, tight=1e-5, many=1e-5),
+    Contract("cw", partial(cw, steps=240, rounds=6), ("l2",), minimal=True, tight=0.03, many=0.05),
+    Contract("ead", partial(ead, steps=180, rounds=6), ("l1",), minimal=True, tight=0.3),
+    Contract("sigma-zero", partial(sigma_zero, steps=40), ("l0",), minimal=True),
     Contract("linear", linear, NORMS, minimal=True, tight=1e-9, many=1e-9, affine_only=True),
-    Contract("noise", partial(noise, steps=20), NORMS, tight=None),
+    Contract("noise", partial(noise, steps=20), NORMS, blind=True),
+    Contract("noise-bernoulli", partial(noise, steps=20, kind="bernoulli"), NORMS, blind=True),
+    Contract("square", partial(square, steps=20), blind=True),
+    Contract("hopskipjump", partial(hopskipjump, steps=200, samples=10), ("linf", "l2"), minimal=True, tight=0.5),
+    Contract("spsa", partial(spsa, steps=3, samples=4), ("linf", "l2")),
+    Contract("nes", partial(nes, steps=3, samples=4), ("linf", "l2")),
+    Contract("zoo", partial(zoo, steps=6, coordinates=4), ("linf", "l2")),
 )
 
 

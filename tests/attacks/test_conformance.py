@@ -132,7 +132,7 @@ def test_scaling_and_shifting_the_logits_changes_nothing(contract: Contract, sca
 
 @general
 def test_pixels_at_the_box_can_move(contract: Contract):
-    if contract.name == "noise":
+    if contract.blind:
         pytest.skip("a search without a direction promises nothing here")
     net = nn.Sequential(nn.Linear(4, 2)).double().eval()
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_more_restarts_never_give_a_worse_bound(contract: Contract):
 def test_random_noise_is_not_stronger(contract: Contract):
     from calipers.attacks import noise
 
-    if contract.name == "noise":
+    if contract.name.startswith("noise"):
         pytest.skip("it is the noise")
     model = small_net((13,), 4, torch.float64)
     x, y = examples(model, 29)
@@ -229,7 +229,7 @@ def test_the_minimal_distortion_can_always_be_asked_for(contract: Contract):
     for norm in contract.norms:
         result = contract.attack(model.classifier, model.x, model.y, Threat(norm))
         assert (result.distance >= model.radius[norm]).all()
-        if contract.name != "noise":
+        if not contract.blind:
             assert torch.equal(result.success, model.radius[norm].isfinite())
 
 

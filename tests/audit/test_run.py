@@ -55,6 +55,7 @@ def test_the_summary_counts_the_rows(run):
     rows, n = run.examples, len(run.examples)
     assert set(stored) == {
         "schema", "examples", "clean_accuracy", "seconds", "forwards", "gradients", "threats", "checks", "trusted",
+        "reaction", "smoothed",
     }  # fmt: skip
     assert stored["schema"] == 1
     assert stored["examples"] == n

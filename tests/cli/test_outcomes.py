@@ -1,6 +1,7 @@
 """What a command says and leaves behind when nothing is wrong with what was typed."""
 
 import json
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -166,3 +167,21 @@ def test_any_other_bug_shows_where_it_is_and_is_not_taken_for_a_no(quick, monkey
     assert said.status == 3
     assert "Traceback" in said.err
     assert said.err.splitlines()[-1] == "calipers: ZeroDivisionError: by zero"
+
+
+def test_junit_answers_fail_under_and_names_every_check(quick, tmp_path):
+    file = tmp_path / "junit.xml"
+    for least, failures in (("0.8", 0), ("0.81", 1)):
+        said = quick("--eps", "0.1", "--fail-under", least, "--junit", str(file), "--replace")
+        assert said.status == failures
+        (suite,) = ElementTree.parse(file).getroot()
+        assert len(suite.findall(".//failure")) == failures
+    checks = {case.get("name") for case in suite if case.get("classname") == "calipers.checks"}
+    assert checks == {check["id"] for check in json.loads((tmp_path / "run" / "summary.json").read_text())["checks"]}
+
+
+def test_junit_in_no_folder_is_said_before_anything_is_computed(quick, tmp_path):
+    said = quick("--junit", str(tmp_path / "none" / "junit.xml"))
+    assert said.status == 2
+    assert "expected a file in an existing folder" in said.err
+    assert not (tmp_path / "run").exists()

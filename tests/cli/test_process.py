@@ -20,7 +20,8 @@ SLOW = ["audit", "tests.factories:slow_mlp", "--data", "digits", "--budget", "qu
 
 
 def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "TERM": "xterm"} | more
+    here = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return os.environ | {"PYTHONPATH": here, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "TERM": "xterm"} | more
 
 
 def call(*words: object) -> subprocess.CompletedProcess:
@@ -35,7 +36,7 @@ def test_help_of_every_command_comes_at_once_and_teaches_by_example():
 import sys, io, contextlib
 from calipers.cli import run
 commands = [[], ["audit"], ["report"], ["compare"], ["data"], ["data", "list"], ["data", "fetch"], ["data", "verify"],
-            ["papers"], ["papers", "list"], ["papers", "run"]]
+            ["papers"], ["papers", "list"], ["papers", "run"], ["train"]]
 for command in commands:
     page = io.StringIO()
     with contextlib.redirect_stdout(page):
@@ -131,7 +132,7 @@ def test_stopped_in_mid_audit_and_resumed(calipers, tmp_path, stop, undisturbed)
         said = process.stderr.read().decode()
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert said == "calipers: stopped; what was finished stays, and audit --resume goes on from there\n"
+        assert said == "calipers: stopped; what was finished stays, and --resume goes on from there\n"
     assert not (folder / "summary.json").exists()
     first = (folder / "parts" / "part-00000").stat()
     assert "unfinished; --resume goes on with it" in calipers(*words).complaint

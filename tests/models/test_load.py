@@ -219,7 +219,7 @@ def test_what_is_missing_or_not_supported_says_what_to_do(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert "Hugging Face folder; folders are not supported yet" in refusal(tmp_path)
     (tmp_path / "m.onnx").write_bytes(b"\x08")
-    assert "ONNX is not supported yet; save its state_dict()" in refusal(tmp_path / "m.onnx")
+    assert "expected an ONNX model" in refusal(tmp_path / "m.onnx", shape=(4,))
     (tmp_path / "m.h5").write_bytes(b"")
     assert "expected a name that ends in .safetensors, .pt" in refusal(tmp_path / "m.h5")
     assert "did you mean 'digits-linear'?" in refusal("digits-liner")

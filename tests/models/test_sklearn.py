@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import (
     LogisticRegression,
     LogisticRegressionCV,
@@ -21,7 +20,7 @@ from sklearn.linear_model import (
 )
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import nn
 
@@ -239,18 +238,15 @@ def refused(case):
     one_class = quiet_fit(LogisticRegression(), x, y)
     one_class.classes_ = one_class.classes_[:1]
     return {
-        "forest": lambda: RandomForestClassifier(2).fit(x, y),
         "stranger": Stranger,
         "scaler alone": lambda: StandardScaler().fit(x),
         "unfitted": LogisticRegression,
         "unfitted pipeline": lambda: make_pipeline(StandardScaler(), LogisticRegression()),
-        "curved kernel": lambda: SVC().fit(x, y),
         "sparse": lambda: quiet_fit(LogisticRegression(), x, y).sparsify(),
         "sparse svc": lambda: SVC(kernel="linear").fit(csr_array(x), y),
         "multi-label mlp": lambda: quiet_fit(MLPClassifier((3,), max_iter=2), x, many),
         "multi-label ridge": lambda: RidgeClassifier().fit(x, many),
         "one class": lambda: one_class,
-        "normalizer": lambda: quiet_fit(make_pipeline(Normalizer(), LogisticRegression()), x, y),
         "clip": lambda: quiet_fit(make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), x, y),
     }[case]()
 
@@ -258,18 +254,15 @@ def refused(case):
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("forest", "scikit-learn model: expected one of LinearDiscriminantAnalysis, .*got RandomForestClassifier"),
         ("stranger", "got Stranger"),
         ("scaler alone", "got StandardScaler"),
         ("unfitted", "LogisticRegression: expected a fitted estimator"),
         ("unfitted pipeline", "expected a fitted estimator"),
-        ("curved kernel", "kernel of SVC: expected 'linear', got 'rbf'"),
         ("sparse", "weights of LogisticRegression: expected a dense array"),
         ("sparse svc", "weights of SVC: expected a dense array"),
         ("multi-label mlp", "labels of MLPClassifier: expected one label for each example"),
         ("multi-label ridge", "labels of RidgeClassifier: expected one label for each example"),
         ("one class", "classes of LogisticRegression: expected at least two, got 1"),
-        ("normalizer", "preprocessing: expected one of MaxAbsScaler, .*got Normalizer"),
         ("clip", "MinMaxScaler: expected clip=False"),
     ],
 )

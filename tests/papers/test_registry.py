@@ -11,7 +11,7 @@ from calipers.runner import Part, merge
 
 NAMES = {
     "pointwise.figure1", "pointwise.figure2", "pointwise.figure3", "pointwise.figure4",
-    "large_perturbations.figure12", "large_perturbations.theorems",
+    "lower_bound.compare", "large_perturbations.figure12", "large_perturbations.theorems",
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -39,11 +41,13 @@ def make_run(
         upper[-4:] = np.inf
     low, up = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
     n = len(low)
-    label = rng.integers(0, len(classes), n)
+    # A label belongs to its example, whatever the order of the rows.
+    keys = np.arange(n) if index is None else np.asarray(index)
+    label = (keys * 7 + 3) % len(classes)
     predicted = np.where(up == 0, (label + 1) % len(classes), label)
     examples = pd.DataFrame(
         {
-            "index": np.arange(n) if index is None else index,
+            "index": keys,
             "label": label,
             "predicted": predicted,
             "lower": low,
@@ -69,6 +73,17 @@ def make_run(
     summary = _summarise(examples, eps, checks)
     witnesses = _witnesses(rng, examples, shape, len(classes))
     return Run("run1", {**known, **about}, examples, witnesses, checks, summary)
+
+
+def with_landscape(run: Run, points: int = 21) -> Run:
+    """The same run with a smooth hill around its farthest witness."""
+    toward, aside = np.linspace(-0.5, 1.5, points), np.linspace(-1, 1, points)
+    loss = np.log1p(np.exp(6 * toward[None, :] - 3 - aside[:, None] ** 2)).astype(np.float32)
+    rng, some = np.random.default_rng(0), run.witnesses["index"][-1:]
+    numbers = {"jump": 0.05, "roughness": 2.3, "gini": 0.7, "foreground": 0.4}
+    arrays = {"index": some.copy(), "toward": toward, "aside": aside, "loss": loss[None],
+              "saliency": rng.normal(size=run.witnesses["clean"][-1:].shape)}  # fmt: skip
+    return replace(run, landscape=arrays | {name: np.array([value]) for name, value in numbers.items()})
 
 
 def _summarise(examples: pd.DataFrame, eps: tuple[float, ...], checks: tuple[Check, ...]) -> Summary:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from calipers.records import status
-from calipers.report.band import axis_end, band, wilson
+from calipers.report.band import axis_end, band, binomial_interval
 
 radii = st.floats(0, 2, width=32) | st.just(np.inf)
 brackets = st.lists(st.tuples(radii, radii).map(sorted), min_size=1, max_size=40)
@@ -71,12 +72,13 @@ def test_the_axis_shows_every_eps_and_survives_infinite_radii() -> None:
     assert axis_end(long, long) < 1
 
 
-def test_wilson_solves_its_equation_and_covers() -> None:
-    low, high = wilson(30, 100)
-    for side in (low, high):
-        assert abs(side - 0.3) == pytest.approx(1.959964 * np.sqrt(side * (1 - side) / 100), rel=1e-5)
-    assert wilson(0, 5)[0] == 0.0
-    assert wilson(5, 5)[1] == 1.0
-    hits = np.random.default_rng(1).binomial(200, 0.4, 2000)
-    covered = np.mean([low <= 0.4 <= high for low, high in (wilson(int(hit), 200) for hit in hits)])
-    assert 0.93 <= covered <= 0.97
+def test_the_exact_interval_misses_on_each_side_no_more_than_it_says() -> None:
+    low, high = binomial_interval(np.arange(41), 40)
+    assert low[0] == 0.0
+    assert high[-1] == 1.0
+    for k in range(41):
+        assert k == 0 or binom.sf(k - 1, 40, low[k]) == pytest.approx(0.025)
+        assert k == 40 or binom.cdf(k, 40, high[k]) == pytest.approx(0.025)
+    for p in np.linspace(0.005, 0.995, 67):
+        covered = binom.pmf(np.flatnonzero((low <= p) & (p <= high)), 40, p).sum()
+        assert covered >= 0.95

@@ -10,7 +10,7 @@ from PIL import Image
 from calipers.errors import BadInput
 from calipers.report.facts import facts_of
 from calipers.report.gallery import gallery
-from calipers.report.pictures import pictures
+from calipers.report.pictures import heat, pictures, strength
 from tests.report.factory import make_run
 
 
@@ -59,31 +59,45 @@ def test_other_shapes_become_bars() -> None:
     assert all(shown.bars and not shown.png for shown in pictures(np.ones((2, 4, 4)), np.zeros((2, 4, 4)), None))
 
 
-def test_few_witnesses_are_all_shown_nearest_first_but_not_those_wrong_from_the_start() -> None:
+def test_witnesses_hang_nearest_first_but_not_those_wrong_from_the_start() -> None:
     run = make_run([0.0, 0.1, 0.05, 0.1], [0.0, 0.3, 0.06, np.inf], index=[10, 11, 12, 13])
-    (shown,) = gallery(run, facts_of(run)).values()
+    shown, found = gallery(run, facts_of(run))
     assert [it.index for it in shown] == [12, 11]
     assert [it.distance for it in shown] == ["0.06", "0.3"]
+    assert found == 2
 
 
-def test_many_witnesses_are_shown_by_their_extremes_and_their_middle() -> None:
-    upper = np.random.default_rng(0).permutation(np.arange(1, 102) / 100)
-    run = make_run(upper / 2, upper, shape=(4,))
-    groups = gallery(run, facts_of(run))
-    distances = {heading: [float(it.distance) for it in shown] for heading, shown in groups.items()}
-    assert sum(map(len, distances.values())) <= 48
-    easy, middle, hard = distances.values()
-    assert easy == [round(at / 100, 2) for at in range(1, 10)]
-    assert hard[-1] == 1.01
-    assert middle[4] == np.median(upper)
+def test_more_than_the_page_can_hold_are_thinned_evenly_with_both_ends() -> None:
+    upper = np.random.default_rng(0).permutation(np.arange(1, 31) / 100)
+    run = make_run(upper / 2, upper, shape=(3, 160, 160))
+    shown, found = gallery(run, facts_of(run))
+    distances = [float(it.distance) for it in shown]
+    assert found == 30
+    assert 3 <= len(shown) < 30
+    assert (distances[0], distances[-1]) == (0.01, 0.3)
+    assert np.diff(distances).max() <= 2.1 * 0.29 / len(shown)
+    assert sum(picture.weight for it in shown for picture in it.pictures) < 4_000_000
 
 
 def test_a_stray_witness_is_refused() -> None:
     run = make_run()
     run.witnesses["index"][0] = 999
     with pytest.raises(BadInput, match="example 999"):
-        gallery(run, facts_of(run))
+        facts_of(run)
     short = make_run()
     short.witnesses["clean"] = short.witnesses["clean"][1:]
     with pytest.raises(BadInput, match="one row per witness"):
-        gallery(short, facts_of(short))
+        facts_of(short)
+
+
+def test_strength_is_black_where_nothing_is_and_white_at_the_peak() -> None:
+    assert _pixels(strength("s", np.array([[[0.0, -2.0, 1.0]]])).png).tolist() == [[0, 255, 128]]
+    assert strength("s", np.zeros(100)).bars.count("M") == 64
+
+
+def test_heat_goes_from_blue_through_pale_to_orange() -> None:
+    left, middle, right = _pixels(heat("h", np.array([[1.0, 2.0, 3.0]])).png)[0].tolist()
+    assert left == [0, 114, 178]
+    assert middle == [240, 240, 236]
+    assert right == [213, 94, 0]
+    assert _pixels(heat("h", np.ones((2, 2))).png).tolist() == [[[0, 114, 178]] * 2] * 2

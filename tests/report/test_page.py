@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
 from calipers.errors import BadInput
-from calipers.records import Run
+from calipers.records import Reaction, Run
 from calipers.report import render, write
-from calipers.report.charts import SEGMENTS
-from tests.report.factory import CHECKS, make_run
+from calipers.report.charts import ROWS, SIDE, band_chart, bracket_chart, histogram_chart
+from calipers.report.confusion import confusions
+from calipers.report.facts import facts_of
+from calipers.report.words import at_least, at_most
+from tests.report.factory import CHECKS, make_run, with_landscape
 
 INF = float("inf")
 EVIL = "<script>alert(1)</script>"
@@ -30,6 +33,10 @@ ODD = {
     "colour": make_run(shape=(3, 8, 8)),
     "exact": make_run([0.1, 0.2], [0.1, 0.2], eps=(0.1,)),
     "many": make_run(np.linspace(0, 1, 1000), np.linspace(0, 2, 1000), shape=(4,)),
+    "a signal": make_run(shape=(2, 30)),
+    "one feature": make_run([0.1], [0.2], shape=(1,)),
+    "a landscape": with_landscape(make_run()),
+    "many classes": make_run(classes=tuple(f"class {at}" for at in range(30))),
 }
 VOID = {"meta", "link", "br", "img", "rect", "line", "path"}
 
@@ -55,7 +62,7 @@ class Page(HTMLParser):
             self.stack.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
+        pass  # <path … /> closes itself
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack.pop() == tag
@@ -89,8 +96,11 @@ def test_every_odd_run_is_a_well_formed_page_with_valid_charts(name: str) -> Non
     assert len(set(seen.ids)) == len(seen.ids)
     assert all(url.startswith(("#", "data:")) for url in seen.urls)
     assert not re.search(r"\bnan\b", seen.words)
-    for chart in _charts(page).values():
-        go.Figure(chart)  # refuses any property that Plotly does not know
+    for name, chart in _charts(page).items():
+        assert name in seen.ids
+        assert len(chart["stops"]) == len(chart["told"])
+        assert chart["stops"] == sorted(chart["stops"])
+        assert all(0 <= stop <= SIDE for stop in chart["stops"])
 
 
 def test_the_page_says_the_numbers() -> None:
@@ -119,30 +129,83 @@ def test_intervals_stand_there_only_for_a_sample() -> None:
     assert "95 %:" in words
 
 
+def _points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML](\S+?) ([^ MLz]+)", path)]
+
+
 def test_the_band_chart_agrees_with_the_summary_at_every_eps() -> None:
     run = make_run(eps=(0.03, 0.07, 0.1))
-    proved, not_broken = _charts(render(run))["band"]["data"][:2]
-    for threat in run.summary.threats:
-        at = proved["x"].index(threat.eps)
-        assert proved["y"][at] == pytest.approx(threat.proved, rel=1e-5)
-        assert not_broken["y"][at] == pytest.approx(threat.not_broken, rel=1e-5)
+    chart = band_chart(facts_of(run))
+    drawn = {shape.kind: _points(shape.path) for shape in chart.shapes}
+    for threat, mark in zip(run.summary.threats, chart.marks, strict=True):
+        at = 10 * mark.at
+        reach = [y for x, y in drawn["certified-line"] if abs(x - at) < 0.01]
+        whole = [y for x, y in drawn["attacked-line"] if abs(x - at) < 0.01]
+        assert min(reach) <= SIDE * (1 - threat.proved) + 0.01 <= max(reach) + 0.02
+        assert whole[-1] == pytest.approx(SIDE * (1 - threat.not_broken), abs=0.01)
+        told = chart.told[int(np.argmin(np.abs(np.array(chart.stops) - at)))]
+        assert told.startswith(f"radius {threat.eps:g}: proved {at_least(threat.proved)}")
+        assert told.endswith(f"not broken {at_most(threat.not_broken)}")
+
+
+def test_the_band_of_a_sample_has_limits_around_it() -> None:
+    run = make_run(data={"name": "digits", "size": 1000})
+    shapes = band_chart(facts_of(run)).shapes
+    low, high = ([y for _, y in _points(shape.path)] for shape in shapes if shape.kind == "limit")
+    proved, whole = ([y for _, y in _points(s.path)] for kind in ("certified-line", "attacked-line")
+                     for s in shapes if s.kind == kind)  # fmt: skip
+    assert (np.array(low) >= np.array(proved)).all()
+    assert (np.array(high) <= np.array(whole)).all()
+    assert low[0] > proved[0]
+    assert not any(shape.kind == "limit" for shape in band_chart(facts_of(make_run())).shapes)
 
 
 def test_the_histogram_counts_every_example_or_says_how_many_lie_beyond() -> None:
-    chart = _charts(render(make_run()))["histogram"]
-    inside = [sum(trace["y"]) for trace in chart["data"]]
-    notes = " ".join(note["text"] for note in chart["layout"]["annotations"])
-    beyond = sum(int(count) for count in re.findall(r"(\d+) (?:beyond|infinite)", notes))
-    assert sum(inside) + beyond == 120
-    assert "4 infinite" in notes
+    chart = histogram_chart(facts_of(make_run()))
+    counts = [re.fullmatch(r".*: (\d+) upper bounds, (\d+) lower bounds", line) for line in chart.told]
+    inside = sum(int(count[1]) + int(count[2]) for count in counts if count)
+    beyond = sum(int(count) for count in re.findall(r"(\d+) (?:beyond|infinite)", " ".join(chart.notes)))
+    assert inside + beyond == 120
+    assert "4 infinite" in " ".join(chart.notes)
 
 
-def test_rows_of_the_bracket_chart_are_capped_and_sorted() -> None:
-    certified, opened, attacked, tips = _charts(render(ODD["many"]))["brackets"]["data"]
-    assert len(tips["x"]) == SEGMENTS
-    assert tips["x"] == sorted(tips["x"])
-    sums = np.array(certified["x"]) + np.array(opened["x"]) + np.array(attacked["x"])
-    np.testing.assert_allclose(sums, sums[0], rtol=1e-4)
+def test_rows_of_the_bracket_chart_are_capped_sorted_and_full() -> None:
+    run = ODD["many"]
+    chart = bracket_chart(facts_of(run), run.examples)
+    assert len(chart.stops) == ROWS
+    assert "example 0:" in chart.told[0]
+    assert "example 999:" in chart.told[-1]
+    # Certified, open and attacked parts of all rows fill the chart.
+    area = sum(
+        float(w) * float(h) for shape in chart.shapes[:3] for w, h in re.findall(r"h([\d.]+)v([\d.]+)h-", shape.path)
+    )
+    assert area == pytest.approx(SIDE * SIDE, rel=0.01)
+
+
+def test_the_confusion_counts_every_example_once_and_only_witnesses_within_eps() -> None:
+    run = make_run([0.0, 0.0, 0.0, 0.2], [0.0, 0.05, 0.3, np.inf], eps=(0.1,), classes=("a", "b", "c"))
+    label, clean = run.examples["label"].to_numpy(), run.examples["predicted"].to_numpy()
+    (seen,) = confusions(run, facts_of(run))
+    assert seen.counts.sum() == 4
+    expected = np.zeros((3, 3), dtype=int)
+    for true, said in (
+        (label[0], clean[0]),
+        (label[1], run.witnesses["predicted"][1]),
+        *zip(label[2:], label[2:], strict=True),
+    ):
+        expected[true, said] += 1
+    assert seen.counts.tolist() == expected.tolist()
+    diagonal = int(np.trace(seen.counts))
+    assert diagonal / 4 == run.summary.threats[0].not_broken
+
+
+def test_the_confusion_off_the_diagonal_is_what_is_broken() -> None:
+    for run in (ODD["usual"], ODD["many classes"]):
+        for seen, threat in zip(confusions(run, facts_of(run)), run.summary.threats, strict=True):
+            wrong = int(seen.counts.sum() - np.trace(seen.counts))
+            assert wrong == threat.attacked
+            assert sum(count for *_, count in seen.mistakes) <= wrong
+    assert "The commonest mistakes among 30 classes" in Page(render(ODD["many classes"])).words
 
 
 def test_whatever_the_user_called_things_stays_text() -> None:
@@ -154,10 +217,8 @@ def test_whatever_the_user_called_things_stays_text() -> None:
     assert "<img src=x" not in page
     seen = Page(page)
     assert seen.words.count(EVIL) >= 4
-    assert len(seen.scripts) >= 3
-    hover = " ".join(_charts(page)["brackets"]["data"][3]["hovertext"])
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in hover
-    assert "<script" not in hover
+    assert len(seen.scripts) == 2
+    assert EVIL in " ".join(_charts(page)["brackets"]["told"])
 
 
 @pytest.mark.parametrize("about", [{}, {"model": "net", "data": "toy", "box": "per feature", "settings": None}])
@@ -177,11 +238,38 @@ def test_missing_cells_are_words_and_not_nan() -> None:
     assert "nan" not in json.dumps(_charts(page)).lower()
 
 
-def test_the_size_is_that_of_plotly_and_the_data() -> None:
+def test_what_the_audit_did_when_checks_failed_stands_there_before_and_after() -> None:
+    run = make_run(checks=CHECKS)
+    done = Reaction(causes=("random-noise-is-weaker",), actions=("searched without gradients", EVIL), eps=(0.05, 0.1),
+                    before=(0.9, 0.8), after=(0.35, 0.1), upper_median_before=0.5, upper_median_after=0.2)  # fmt: skip
+    for reaction, said in (
+        (done, "0.05 90.0 % 35.0 % 0.1 80.0 % 10.0 %"),
+        (done.model_copy(update={"eps": (), "before": (), "after": ()}), "median witness 0.5 0.2"),
+    ):
+        summary = run.summary.model_copy(update={"reaction": reaction})
+        page = render(replace(run, summary=summary))
+        assert said in Page(page).words
+        assert "searched without gradients; <script>" in Page(page).words
+        assert "<script>alert" not in page
+    assert "second attack" not in render(run)
+
+
+def test_a_thousand_mnist_images_stay_below_five_megabytes() -> None:
     rng = np.random.default_rng(0)
-    lower = rng.random(300)
-    page = render(make_run(lower, lower * 1.2, checks=CHECKS))
-    assert len(page.encode()) < 5_250_000
+    lower = rng.random(1000)
+    page = render(make_run(lower, lower * 1.2 + 0.01, checks=CHECKS))
+    assert page.count('class="exhibit"') == 1000
+    assert len(page.encode()) < 5_000_000
+
+
+def test_a_landscape_that_contradicts_itself_is_refused() -> None:
+    run = with_landscape(make_run())
+    run.landscape["index"][0] = 999
+    with pytest.raises(BadInput, match="landscape of run1: expected examples of the run, got example 999"):
+        render(run)
+    del run.landscape["loss"]
+    with pytest.raises(BadInput, match="no loss"):
+        render(run)
 
 
 @pytest.mark.parametrize(

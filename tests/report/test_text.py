@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from calipers.errors import BadInput
 from calipers.report import side_by_side, table
+from calipers.report.pairs import sign_test
 from tests.report.factory import CHECKS, make_run
 
 INF = float("inf")
@@ -28,17 +31,44 @@ def test_the_table_without_eps_has_the_median_bracket_only() -> None:
 
 def test_pairs_are_counted_on_the_common_examples() -> None:
     a = make_run([0.2, 0.2, 0.0, 0.0], [0.3, 0.3, 0.05, 0.3], eps=(0.1,), index=[0, 1, 2, 3])
-    b = make_run([0.2, 0.0, 0.2, 0.0], [0.3, 0.05, 0.3, 0.05], eps=(0.1, 0.2), index=[0, 1, 2, 9])
-    text = side_by_side([a, b])
-    assert "A and B on 3 common examples:" in text
-    counts = [line.split() for line in text.splitlines()[-2:]]
-    assert counts == [["0.1", "proved", "1", "1", "1", "0"], ["0.1", "not", "broken", "1", "1", "1", "0"]]
+    b = make_run([0.2, 0.0, 0.2, 0.0], [0.3, 0.05, 0.4, 0.05], eps=(0.1, 0.2), index=[0, 1, 2, 9])
+    lines = side_by_side([a, b]).splitlines()
+    assert "A and B on 3 common examples:" in lines
+    assert [line.split() for line in lines[-4:-2]] == [
+        ["0.1", "proved", "1", "1", "1", "0", "1"],
+        ["0.1", "not", "broken", "1", "1", "1", "0", "1"],
+    ]
+    assert lines[-2] == "lower bound larger in A 1, in B 1, equal 1: p = 1"
 
 
 def test_pairing_follows_the_index_and_not_the_order() -> None:
     a = make_run([0.2, 0.0], [0.3, 0.05], eps=(0.1,), index=[7, 8])
     b = make_run([0.0, 0.2], [0.05, 0.3], eps=(0.1,), index=[8, 7])
-    assert side_by_side([a, b]).splitlines()[-2].split() == ["0.1", "proved", "1", "0", "0", "1"]
+    assert side_by_side([a, b]).splitlines()[-4].split() == ["0.1", "proved", "1", "0", "0", "1", "1"]
+
+
+def test_a_run_on_the_first_examples_is_paired_with_one_on_all() -> None:
+    whole = {"whole_sha256": "ab"}
+    rng = np.random.default_rng(0)
+    lower = rng.random(60)
+    a = make_run(lower, lower * 2, data={"name": "digits", "sha256": "60", **whole})
+    b = make_run(lower[:20], lower[:20] * 3, data={"name": "digits", "sha256": "20", **whole})
+    text = side_by_side([a, b])
+    assert "A and B on 20 common examples:" in text
+    assert "upper bound larger in A 0, in B 20, equal 0: p = < 0.0001" in text
+
+
+def test_an_uneven_split_has_the_p_value_of_the_binomial() -> None:
+    for first, second in ((0, 7), (3, 12), (5, 5), (0, 0), (40, 2)):
+        expected = binomtest(first, first + second).pvalue if first + second else 1.0
+        assert sign_test(first, second) == pytest.approx(expected)
+        assert sign_test(second, first) == pytest.approx(expected)
+
+
+def test_labels_that_differ_are_not_the_same_examples() -> None:
+    a, b = make_run(), make_run()
+    b.examples["label"] = (b.examples["label"] + 1) % 10
+    assert "not paired: their labels differ" in side_by_side([a, b])
 
 
 def test_other_data_are_not_paired_and_other_eps_not_compared() -> None:

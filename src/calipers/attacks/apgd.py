@@ -9,8 +9,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Method, Options, Rows, Seen, Steps, column, likely_targets
 from calipers.attacks.losses import Loss, find_loss
+from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, column, go_on, likely_targets
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -24,8 +24,7 @@ def _begin(ask: Ask, rows: Rows, targets: int) -> None:
     """What both variants start from: a random point, or where the smaller radius ended; nothing remembered."""
     rows.target = likely_targets(rows, targets)
     fresh = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
-    goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
-    rows.z = torch.where(column(goes_on, rows.x), rows.z, fresh)
+    rows.z = go_on(ask, rows, fresh)
     rows.top, rows.top_z, rows.top_grad = torch.full_like(rows.eps, -torch.inf), rows.z, torch.zeros_like(rows.z)
 
 

@@ -9,8 +9,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.losses import margin
+from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -30,8 +30,7 @@ class _FMN(Steps):
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         name, box = ask.threat.norm, ask.model.box
-        share = (rows.k / self.steps).clamp_max(1).to(rows.x.dtype)
-        falling = (1 + (math.pi * share).cos()) / 2
+        falling = self.falling(rows)
         gamma = 1e-4 + (self.gamma - 1e-4) * falling
         rows.radius = self._radius(rows, seen, gamma, name)
         length = column((0.01 + 0.99 * falling) * box.scale(rows.x), rows.z)

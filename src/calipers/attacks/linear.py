@@ -8,8 +8,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calipers.attacks.engine import Ask, Options, Rows, Seen, column, run
+from calipers.attacks.engine import run
 from calipers.attacks.losses import Loss, margin
+from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
 from calipers.models import Classifier

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calipers.errors import BadInput, nearest
+from calipers.theory import self_loss
 
-__all__ = ["LOSSES", "Loss", "ce", "ce_raw", "dlr", "find_loss", "margin"]
+__all__ = ["LOSSES", "Loss", "ce", "ce_raw", "dlr", "find_loss", "gaps", "hard", "margin", "probability_margin"]
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -46,10 +47,38 @@ def margin(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
 def ce(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
     r"""Cross-entropy of 20·z / spread, so that neither large nor small logits make the gradient vanish.
 
-    Untargeted −log softmax(z)_y; targeted log softmax(z)_t.
+    Untargeted log(1 + Σ_{j≠y} exp(z_j − z_y)), which is −log softmax(z)_y without the cancellation that leaves nothing
+    but rounding of a confident network's gradient; targeted log softmax(z)_t.
     """
-    scaled = logits * (_SPREAD / spread.clamp_min(torch.finfo(logits.dtype).tiny))[:, None]
-    return ce_raw(scaled, y, target, spread)
+    scaled = _scaled(logits, spread)
+    own = scaled.gather(1, y[:, None])[:, 0]
+    away = nn.functional.softplus(scaled.scatter(1, y[:, None], -torch.inf).logsumexp(1) - own)
+    if bool((target < 0).all()):
+        return away
+    return torch.where(target < 0, away, scaled.log_softmax(1).gather(1, target.clamp_min(0)[:, None])[:, 0])
+
+
+def probability_margin(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
+    r"""max_{j ≠ y} p_j − p_y, or p_t − p_y, with p the softmax of 20·z / spread.
+
+    Source: "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual Attacks" (Xie, Zheng,
+    Huang, Ye & Ma 2024), the probability margin attack; there with the logits as they are.
+    """
+    own, other = _rival(_scaled(logits, spread).softmax(1), y, target)
+    return other - own
+
+
+def hard(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
+    r"""The hard-training-point objective L(h(x), h(x)): the entropy of softmax(20·z / spread). It uses no label.
+
+    Source: "Towards Explaining Adversarial Examples Phenomenon in Artificial Neural Networks" (Barati, Safabakhsh &
+    Rahmati 2021), equation (10). It ends on the boundary, not beyond it: a look there counts only if the label loses.
+    """
+    return self_loss(_scaled(logits, spread))
+
+
+def _scaled(logits: Tensor, spread: Tensor) -> Tensor:
+    return logits * (_SPREAD / spread.clamp_min(torch.finfo(logits.dtype).tiny))[:, None]
 
 
 def ce_raw(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
@@ -81,7 +110,24 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
     return (other - own) / (top[:, 0] - third + 1e-6 * spread)
 
 
-LOSSES: dict[str, Loss] = {"margin": margin, "ce": ce, "dlr": dlr, "ce-raw": ce_raw}
+def gaps(count: int) -> Loss:
+    r"""z_j − z_y for the ``count`` likeliest other classes j, the likeliest first: a loss of several columns (N, C)."""
+
+    def loss(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        return others.topk(min(count, logits.shape[1] - 1), dim=1).values - logits.gather(1, y[:, None])
+
+    return loss
+
+
+LOSSES: dict[str, Loss] = {
+    "margin": margin,
+    "ce": ce,
+    "dlr": dlr,
+    "probability-margin": probability_margin,
+    "hard": hard,
+    "ce-raw": ce_raw,
+}
 
 
 def find_loss(loss: str | Loss) -> Loss:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,17 @@ class AttackResult:
         """Which examples have a witness: bool (N,)."""
         return self.distance.isfinite()
 
+    def within(self, eps: float, x: Tensor, y: Tensor) -> AttackResult:
+        """The witnesses no farther than eps; the others count as not found."""
+        far = self.distance > eps
+        return AttackResult(
+            torch.where(far.view(-1, *[1] * (x.dim() - 1)), x.to(self.adversarial), self.adversarial),
+            torch.where(far, torch.inf, self.distance),
+            torch.where(far, y.to(self.predicted), self.predicted),
+            self.forwards,
+            self.gradients,
+        )
+
     def better(self, other: AttackResult) -> AttackResult:
         """The nearer witness of two results on the same examples, example by example; the costs add up."""
         wins = other.distance < self.distance
@@ -43,3 +54,7 @@ class AttackResult:
             self.forwards + other.forwards,
             self.gradients + other.gradients,
         )
+
+    def after(self, spent: AttackResult) -> AttackResult:
+        """The same result, with the cost of the search that led to it."""
+        return replace(self, forwards=self.forwards + spent.forwards, gradients=self.gradients + spent.gradients)

@@ -7,7 +7,9 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace as changed
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,10 +19,13 @@ import torch
 
 from calipers import data, models
 from calipers.audit.budget import find_budget
-from calipers.audit.cascade import Brackets, clean_logits, close_brackets
-from calipers.audit.folder import COLUMNS, begun_run, check_claim, finished_run, table_of, write_run
+from calipers.audit.cascade import clean_logits, close_brackets
+from calipers.audit.folder import begun_run, check_claim, finished_run, table_of, write_run
 from calipers.audit.inputs import Inputs
-from calipers.diagnostics import run_checks
+from calipers.audit.parts import part_of
+from calipers.audit.reaction import SecondPass, plan_for, told
+from calipers.audit.smoothed import check_smooth, smoothed_columns, smoothed_summary
+from calipers.diagnostics import Evidence, ask, landscape_views
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
 from calipers.runner import Part, check_workers, fingerprint, merge, run_shards
@@ -51,8 +56,11 @@ def audit(
     replace: bool = False,
     workers: int | str = 1,
     batch_size: int = 128,
+    smooth: float | None = None,
+    smooth_draws: int = 10_000,
     progress: Progress = lambda examples: None,
     command: str = "",
+    claimed: float | None = None,
 ) -> Run:
     r"""Bracket every example, check the evaluation, and write the run folder.
 
@@ -60,15 +68,19 @@ def audit(
         inputs: model and data that fit each other, see :func:`calipers.audit.open_inputs`.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         eps: the radii asked for; none for the minimal distortion alone.
-        budget: ``"quick"``, ``"standard"`` or ``"thorough"``.
+        budget: ``"quick"``, ``"standard"``, ``"thorough"``, ``"auto"`` or ``"reference"``.
         seed: of every random draw.
         out: the run folder; None keeps the run in memory.
         resume: go on with an unfinished run in ``out``; a finished one is read back.
         replace: overwrite whatever run is in ``out``.
         workers: processes on this machine, or ``"dask:FILE"`` with a scheduler file.
         batch_size: how many examples the model sees at once.
+        smooth: sigma of the noise; adds the columns ``smoothed`` and ``smoothed_radius`` of the smoothed model, see
+            :func:`calipers.certificates.smoothing`. They never enter ``lower``.
+        smooth_draws: how many noisy copies of each example estimate that radius.
         progress: told how many examples (in fractions) were finished.
         command: how to ask for this again, for the record.
+        claimed: the clean accuracy that was published for this model, to be checked.
 
     Raises:
         BadInput: settings that make no sense; a run folder that holds another run.
@@ -84,7 +96,7 @@ def audit(
     threat = check_request(norm, eps, budget=budget, seed=seed, workers=workers, batch_size=batch_size)
     x, _ = inputs.model.check(inputs.data.x, inputs.data.y)
     _warn_beyond_box(threat, inputs)
-    settings = settings_of(inputs, threat, budget, seed)
+    settings = settings_of(inputs, threat, budget, seed, check_smooth(smooth, smooth_draws))
     folder = None if out is None else Path(out)
     if folder is not None:
         check_claim(folder, settings, resume=resume, replace=replace)
@@ -92,7 +104,7 @@ def audit(
             return finished
     # Every example's clean logits are looked at first: a NaN in the last shard is told before the first is attacked.
     clean_logits(inputs.model, x, inputs.data.index, batch_size)
-    work = _Shards(inputs, threat, budget, seed, batch_size, progress if workers == 1 else _silent)
+    work = _Shards(inputs, threat, settings, batch_size, progress if workers == 1 else _silent)
 
     def done(shard: int, part: Part) -> None:
         # In this process a shard told its progress while it ran; one found finished or made elsewhere did not.
@@ -102,11 +114,41 @@ def audit(
     mark, count = fingerprint(settings.model_dump(mode="json")), math.ceil(len(inputs.data) / work.size)
     with begun_run(folder, settings, anew=not resume):
         parts = run_shards(work, folder, mark, count, workers=workers, on_done=done)
-        about = _about(inputs, settings, command, time.monotonic() - began)
-        run = _assemble(parts, inputs, threat, about, folder)
+        run = _judged(parts, work, mark, folder, workers, claimed, partial(_about, inputs, settings, command, began))
+        run = changed(run, landscape=landscape_views(inputs.model, run, seed))
         if folder is not None:
             write_run(run)
     return run
+
+
+def _judged(
+    parts: list[Part], work: _Shards, mark: str, folder: Path | None, workers: int | str, claimed: float | None,
+    about: Callable[[], dict[str, object]],
+) -> Run:  # fmt: skip
+    """One run from its parts: rows, checks, what the checks made the audit do again, summary."""
+    rows, inputs, threat, asked = table_of(merge(parts).table), work.inputs, work.threat, work.settings
+    x, y = inputs.model.check(inputs.data.x, inputs.data.y)
+    evidence = Evidence(
+        inputs.model, x, y, rows, threat, find_budget(asked.budget).depth, asked.seed, inputs.other, claimed
+    )
+    checks = ask(evidence)
+    plan, reaction = plan_for(checks, evidence), None
+    if plan is not None:
+        before, first = summarise(rows, threat, checks, 0.0), rows
+        again = SecondPass(inputs, threat, asked.budget, asked.seed, work.batch_size, work.size, plan, parts)
+        place = None if folder is None else folder / "parts" / "again"
+        parts = run_shards(
+            again, place, fingerprint({"first": mark, "causes": plan.causes}), len(parts), workers=workers
+        )
+        rows = table_of(merge(parts).table)
+        after, uppers = summarise(rows, threat, checks, 0.0), [_median(r["upper"].to_numpy()) for r in (first, rows)]
+        reaction = told(plan, asked.budget, threat, before, after, (uppers[0], uppers[1]))
+    merged, said = merge(parts), about()
+    said["refused"] = merged.notes["refused"]
+    said["ended"] = [why for name, whys in merged.notes.items() if name.startswith("ended ") for why in whys]
+    more = {"reaction": reaction, "smoothed": smoothed_summary(rows, asked.smooth)}
+    summary = summarise(rows, threat, checks, float(str(said["seconds"]))).model_copy(update=more)
+    return Run(str(folder or ""), said, rows, merged.arrays, checks, summary)
 
 
 def check_request(
@@ -143,7 +185,9 @@ def _warn_beyond_box(threat: Threat, inputs: Inputs) -> None:
         warnings.warn(message, EpsBeyondBox, stacklevel=3)
 
 
-def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSettings:
+def settings_of(
+    inputs: Inputs, threat: Threat, budget: str, seed: int, smooth: tuple[float, int] | None = None
+) -> RunSettings:
     """Everything that determines the rows of a run."""
     box = inputs.model.box
     return RunSettings(
@@ -158,6 +202,8 @@ def settings_of(inputs: Inputs, threat: Threat, budget: str, seed: int) -> RunSe
         model_sha256=models.digest(inputs.model),
         data_sha256=data.digest(inputs.data),
         calipers=version("calipers"),
+        other_sha256=models.digest(inputs.other) if inputs.other else "",
+        smooth=smooth,
     )
 
 
@@ -165,10 +211,10 @@ class _Shards:
     """The work: shard number → the rows and witnesses of its examples. Can be pickled for other processes."""
 
     def __init__(
-        self, inputs: Inputs, threat: Threat, budget: str, seed: int, batch_size: int, progress: Progress
+        self, inputs: Inputs, threat: Threat, settings: RunSettings, batch_size: int, progress: Progress
     ) -> None:
-        self.inputs, self.threat, self.budget = inputs, threat, budget
-        self.seed, self.batch_size, self.progress = seed, batch_size, progress
+        self.inputs, self.threat, self.settings = inputs, threat, settings
+        self.batch_size, self.progress = batch_size, progress
         self.size = SHARD
         self.told: set[int] = set()
 
@@ -178,47 +224,28 @@ class _Shards:
 
     def __call__(self, shard: int) -> Part:
         some = slice(shard * self.size, (shard + 1) * self.size)
-        whole = self.inputs.data
+        whole, model, settings = self.inputs.data, self.inputs.model, self.settings
         self.told.add(shard)
         brackets = close_brackets(
-            self.inputs.model,
+            model,
             whole.x[some],
             whole.y[some],
             self.threat,
-            find_budget(self.budget),
-            seed=self.seed,
+            find_budget(settings.budget),
+            seed=settings.seed,
             index=whole.index[some],
             batch_size=self.batch_size,
             progress=self.progress,
         )
-        return _part(brackets, whole.x[some])
+        part = part_of(brackets, whole.x[some])
+        if settings.smooth is not None:
+            some_x, some_y, index = whole.x[some], whole.y[some], whole.index[some]
+            part.table.update(smoothed_columns(model, some_x, some_y, index, settings.smooth, settings.seed))
+        return part
 
 
 def _silent(examples: float) -> None:
     """Progress that nobody watches."""
-
-
-def _part(brackets: Brackets, x: torch.Tensor) -> Part:
-    """The brackets of a shard as plain columns and arrays; witnesses only where something was found."""
-    columns = {name: np.asarray(getattr(brackets, name)) for name in COLUMNS}
-    found = (brackets.upper.isfinite() & (brackets.upper > 0)).nonzero()[:, 0]
-    arrays = {
-        "index": brackets.index[found].numpy(),
-        "clean": x[found].numpy(),
-        "adversarial": brackets.adversarial[found].numpy(),
-        "predicted": brackets.fooled[found].numpy(),
-    }
-    return Part(table=columns, arrays=arrays, notes={"refused": brackets.refused})
-
-
-def _assemble(parts: list[Part], inputs: Inputs, threat: Threat, about: dict[str, object], folder: Path | None) -> Run:
-    """One run from its parts: rows, witnesses, checks, summary."""
-    merged = merge(parts)
-    about["refused"] = merged.notes["refused"]
-    rows = table_of(merged.table)
-    checks = run_checks(inputs.model, inputs.data.x, inputs.data.y, rows, threat.ladder)
-    summary = summarise(rows, threat, checks, float(str(about["seconds"])))
-    return Run(str(folder or ""), about, rows, merged.arrays, checks, summary)
 
 
 def summarise(rows: pd.DataFrame, threat: Threat, checks: tuple[Check, ...], seconds: float) -> Summary:
@@ -256,7 +283,7 @@ def _median(values: np.ndarray) -> float | None:
     return middle if math.isfinite(middle) else None
 
 
-def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) -> dict[str, object]:
+def _about(inputs: Inputs, settings: RunSettings, command: str, began: float) -> dict[str, object]:
     """run.json: what was asked, of what, with what, where."""
     model, dataset = inputs.model, inputs.data
     lo, hi = (np.unique(np.asarray(side)) for side in (model.box.lo, model.box.hi))
@@ -264,7 +291,7 @@ def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) 
     return {
         "command": command,
         "settings": settings.model_dump(mode="json"),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.monotonic() - began, 3),
         "model": {
             "name": model.name,
             "origin": model.origin,
@@ -278,6 +305,7 @@ def _about(inputs: Inputs, settings: RunSettings, command: str, seconds: float) 
             "size": inputs.size,
             "provenance": dataset.provenance,
             "sha256": settings.data_sha256,
+            "whole_sha256": inputs.whole or settings.data_sha256,
             "shape": list(dataset.shape),
             "class_names": list(model.class_names or dataset.class_names),
         },

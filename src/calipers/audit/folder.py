@@ -42,9 +42,14 @@ COLUMNS: dict[str, str] = {
     "gradients": "int64",
 }
 
+# What --smooth adds: the smoothed model's answer (−1: it abstains) and its radius, which is not one of the model.
+SMOOTHED: dict[str, str] = {"smoothed": "int64", "smoothed_radius": "float64"}
 
 # Every file of a run, the report among them.
-_FILES = ("summary.json", "run.json", "examples.parquet", "adversarials.safetensors", "checks.json", "report.html")
+_FILES = (
+    "summary.json", "run.json", "examples.parquet", "adversarials.safetensors", "landscape.safetensors", "checks.json",
+    "report.html",
+)  # fmt: skip
 
 
 def check_claim(folder: Path, settings: RunSettings, *, resume: bool, replace: bool) -> None:
@@ -127,6 +132,8 @@ def write_run(run: Run) -> None:
     run.examples.to_parquet(buffer, index=False, compression="zstd")
     atomic_write(folder / "examples.parquet", buffer.getvalue())
     atomic_write(folder / "adversarials.safetensors", save(run.witnesses))
+    if run.landscape:
+        atomic_write(folder / "landscape.safetensors", save(run.landscape))
     atomic_write(folder / "checks.json", _json([check.model_dump() for check in run.checks]))
     atomic_write(folder / "summary.json", run.summary.model_dump_json(by_alias=True, indent=2) + "\n")
     shutil.rmtree(folder / "parts", ignore_errors=True)
@@ -152,6 +159,7 @@ def read_run(folder: Path) -> Run:
             witnesses=load((folder / "adversarials.safetensors").read_bytes()),
             checks=tuple(Check(**check) for check in json.loads((folder / "checks.json").read_text())),
             summary=Summary.model_validate_json((folder / "summary.json").read_text()),
+            landscape=load(views.read_bytes()) if (views := folder / "landscape.safetensors").is_file() else {},
         )
     except Exception as error:
         # pyarrow, safetensors, json and pydantic each have errors of their own for a damaged file.
@@ -178,4 +186,5 @@ def _json(content: Any) -> str:
 
 def table_of(columns: dict[str, np.ndarray]) -> pd.DataFrame:
     """Rows of an audit with the columns of the contract, in their order and dtypes."""
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
+    kinds = COLUMNS | (SMOOTHED if "smoothed" in columns else {})
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in kinds.items()})

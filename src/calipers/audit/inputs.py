@@ -19,11 +19,16 @@ __all__ = ["Inputs", "cache_folder", "open_inputs"]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A model and the examples it is audited on, which fit each other."""
+    """A model and the examples it is audited on, which fit each other; perhaps another model to transfer from.
+
+    ``size`` and ``whole`` are the length and the digest of the data set that the examples are the first of.
+    """
 
     model: Classifier
     data: data.DataSet
     size: int
+    other: Classifier | None = None
+    whole: str = ""
 
 
 def cache_folder() -> Path:
@@ -39,6 +44,7 @@ def open_inputs(
     arch: str | None = None,
     box: tuple[float, float] | None = None,
     examples: int | None = None,
+    other: str | None = None,
     trust: bool = False,
 ) -> Inputs:
     r"""Load the data and the model, and check that they fit before anything is computed.
@@ -49,6 +55,7 @@ def open_inputs(
         arch: the architecture for bare weights.
         box: the values an input may take; the data set's own by default.
         examples: audit the first so many.
+        other: a second model to transfer from, loaded in the same way.
         trust: load files that can run code.
 
     Raises:
@@ -63,16 +70,20 @@ def open_inputs(
     whole = data.load(data_spec, box=given)
     some = whole.take(examples)
     chosen = given or some.box
-    loaded = models.load(
-        model,
-        arch=arch,
-        shape=some.shape,
-        box=chosen,
-        class_names=some.class_names,
-        trust=trust,
-        examples=_training_digits,
-        cache=_writable(cache_folder()),
-    )
+
+    def opened(spec: str) -> Classifier:
+        return models.load(
+            spec,
+            arch=arch,
+            shape=some.shape,
+            box=chosen,
+            class_names=some.class_names,
+            trust=trust,
+            examples=_training_digits,
+            cache=_writable(cache_folder()),
+        )
+
+    loaded = opened(model)
     if len(some.class_names) > loaded.classes:
         raise BadInput(
             f"{model} on {data_spec}",
@@ -80,7 +91,10 @@ def open_inputs(
             got=f"{loaded.classes} logits",
         )
     loaded.check(some.x, some.y)
-    return Inputs(loaded, some, len(whole))
+    second = None if other is None else opened(other)
+    if second is not None and second.classes != loaded.classes:
+        raise BadInput(f"{other} beside {model}", expected=f"{loaded.classes} classes", got=second.classes)
+    return Inputs(loaded, some, len(whole), other=second, whole=data.digest(whole))
 
 
 def _training_digits() -> tuple[Tensor, Tensor]:

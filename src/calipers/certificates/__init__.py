@@ -15,10 +15,18 @@ from calipers.certificates.certificate import (
     Probabilistic,
     UnknownOperator,
 )
+from calipers.certificates.clever import clever
 from calipers.certificates.crown import crown
+from calipers.certificates.exact import exact
 from calipers.certificates.interval import interval
-from calipers.certificates.lipschitz import lipschitz
+from calipers.certificates.kernel import kernel
+from calipers.certificates.lipschitz import lipschitz, margin_constants
+from calipers.certificates.local import local_lipschitz
+from calipers.certificates.nearest import nearest
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
+from calipers.certificates.shallow import shallow
+from calipers.certificates.smoothing import smooth_predict, smoothing
+from calipers.certificates.trees import trees
 
 __all__ = [
     "CERTIFICATES",
@@ -32,18 +40,30 @@ __all__ = [
     "UnknownOperator",
     "affine",
     "branch",
+    "clever",
     "convolution_norm",
     "crown",
+    "exact",
     "interval",
+    "kernel",
     "lipschitz",
+    "local_lipschitz",
+    "margin_constants",
     "matrix_norm",
+    "nearest",
+    "shallow",
+    "smooth_predict",
+    "smoothing",
+    "trees",
 ]
 
 # These are told an attack's distance, and are the better for it; an audit runs them after its first attack.
 GUIDED = ("crown",)
 
+# In the order in which they are tried; each refuses the models it says nothing about.
 CERTIFICATES: dict[str, Callable[..., Bound]] = {
     "affine": affine,
+    "shallow": shallow,
     "lipschitz": lipschitz,
     "interval": interval,
     "crown": crown,

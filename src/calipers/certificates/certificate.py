@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -67,8 +67,17 @@ class Certified(Bound):
     """A proof. The only kind that is ever a lower bound."""
 
 
+@dataclass(frozen=True, eq=False)
 class Probabilistic(Bound):
-    """Holds with a stated confidence, for a smoothed model."""
+    r"""Holds with a stated confidence for every single example, for a smoothed model and not for the model itself.
+
+    Arguments:
+        confidence: the probability, over the method's own draws, with which an example's statement is true.
+        predicted: what the smoothed model answers, int64 (N,); −1 where it abstains, and then the radius is 0.
+    """
+
+    confidence: float = 0.0
+    predicted: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 class Numerical(Bound):

@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from calipers.cli.outcome import tell_run
+from calipers.cli.outcome import check_place, tell_run
 from calipers.cli.terminal import bytes_progress, complain, progress, say, say_json, warnings_in_a_line
+from calipers.cli.train import train
 from calipers.cli.wording import complaint, whole_number
 from calipers.errors import BadInput
 
@@ -48,6 +49,7 @@ data_app = App(name="data", help="List, fetch and verify the data sets.")
 papers_app = App(name="papers", help="List and reproduce the figures and tables of the source papers.")
 app.command(data_app)
 app.command(papers_app)
+app.command(train)
 
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -68,10 +70,15 @@ def audit(
     resume: Flag = False,
     replace: Flag = False,
     fail_under: float | None = None,
+    junit: Path | None = None,
     workers: str = "1",
     batch_size: Whole = 128,
+    smooth: float | None = None,
+    smooth_draws: Whole = 10_000,
     arch: str | None = None,
     box: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
+    other: str | None = None,
+    claimed: float | None = None,
     trust: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
@@ -90,7 +97,7 @@ def audit(
     ----------
     model
         A built-in name (digits-mlp, digits-linear), FILE.safetensors or a state dict FILE.pt with --arch, FILE.skops,
-        or package.module:factory.
+        FILE.onnx, or package.module:factory.
     data
         digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images.
     norm
@@ -100,7 +107,8 @@ def audit(
     examples
         Audit the first so many examples.
     budget
-        quick, standard or thorough.
+        quick, standard or thorough; auto, which spends where it still changes something; reference, AutoAttack as
+        published.
     seed
         Of every random draw; the same seed gives the same rows.
     out
@@ -111,14 +119,24 @@ def audit(
         Overwrite the run in --out.
     fail_under
         Exit with status 1 if less than this fraction is proved robust at the largest eps, or if a check failed.
+    junit
+        Also write the answer to --fail-under and every check to this JUnit file, for CI services.
     workers
         How many processes, or dask:FILE with a scheduler file.
     batch_size
         How many examples the model sees at once.
+    smooth
+        Also the L2 radii of the model smoothed by noise of this sigma, in columns of their own.
+    smooth_draws
+        How many noisy copies of each example they are estimated from.
     arch
-        The architecture for weights: mnist-cnn, mnist-mlp, digits-mlp, digits-linear or package.module:factory.
+        The architecture for weights: mnist-cnn, mnist-small, resnet18, … or package.module:factory.
     box
         The lowest and the highest value an input may take; the data set's own by default.
+    other
+        A second model, of the same --arch, whose witnesses are tried on this one.
+    claimed
+        The clean accuracy published for this model, to be checked.
     trust
         Load model files that can run code. Nothing shields you from them.
     quiet
@@ -132,7 +150,10 @@ def audit(
     count: int | str = int(workers) if workers.isdecimal() else workers
     check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
     _check_fail_under(fail_under, eps)
-    inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, trust=trust)
+    check_place(junit)
+    if claimed is not None and not 0 <= claimed <= 1:
+        raise BadInput("--claimed", expected="a fraction between 0 and 1", got=claimed)
+    inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, other=other, trust=trust)
     folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, norm))
     with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
         run = run_audit(
@@ -146,10 +167,13 @@ def audit(
             replace=replace,
             workers=count,
             batch_size=batch_size,
+            smooth=smooth,
+            smooth_draws=smooth_draws,
             progress=tell,
+            claimed=claimed,
             command=shlex.join(["calipers", *sys.argv[1:]]),
         )
-    return tell_run(run, folder, quiet, json, fail_under)
+    return tell_run(run, folder, quiet, json, fail_under, junit)
 
 
 @app.command
@@ -175,12 +199,14 @@ def report(run: Path, /, *, out: Path | None = None) -> int:
 
 
 @app.command
-def compare(first: Path, second: Path, /, *others: Path) -> int:
-    """Set finished runs side by side, with the examples on which they differ.
+def compare(first: Path, second: Path, /, *others: Path, out: Path | None = None) -> int:
+    """Set finished runs side by side, with an exact test on the examples on which they differ.
 
     For example:
 
         calipers compare runs/before runs/after
+
+        calipers compare runs/before runs/after --out page.html
 
     Parameters
     ----------
@@ -190,12 +216,16 @@ def compare(first: Path, second: Path, /, *others: Path) -> int:
         Another.
     others
         And more.
+    out
+        Also write one self-contained page.
     """
     from calipers import report as room
     from calipers.audit import read_run
 
     runs = [read_run(folder) for folder in (first, second, *others)]
     say(room.side_by_side(runs))
+    if out is not None:
+        say(f"page: {room.write_comparison(runs, out)}")
     return 0
 
 
@@ -363,7 +393,7 @@ def run(arguments: list[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        complain("stopped; what was finished stays, and audit --resume goes on from there")
+        complain("stopped; what was finished stays, and --resume goes on from there")
         return 130
     except OSError as error:
         complain(f"{error.filename or 'system'}: {error.strerror or error}")

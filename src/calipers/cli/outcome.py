@@ -6,18 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calipers.cli.terminal import complain, say, say_json
+from calipers.errors import BadInput
 
 if TYPE_CHECKING:
     from calipers.records import Run
 
-__all__ = ["tell_run"]
+__all__ = ["check_place", "tell_run"]
 
 
-def tell_run(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | None) -> int:
-    """Write the report, print what was found, and answer --fail-under."""
+def check_place(file: Path | None) -> None:
+    """A file that can be written when the audit is over: said before it begins."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise BadInput(f"--junit {file}", expected="a file in an existing folder", got="none such")
+
+
+def tell_run(
+    run: Run, folder: Path, quiet: bool, json: bool, fail_under: float | None, junit: Path | None = None
+) -> int:
+    """Write the report and the JUnit file, print what was found, and answer --fail-under."""
     from calipers import report
 
     page = report.write(run, folder / "report.html")
+    if junit is not None:
+        from calipers.runner import atomic_write
+
+        atomic_write(junit, report.junit(run, fail_under))
     if json:
         say_json(run.summary.model_dump_json(by_alias=True))
     elif not quiet:
@@ -25,6 +38,8 @@ def tell_run(run: Run, folder: Path, quiet: bool, json: bool, fail_under: float 
         for check in run.checks:
             if not check.passed:
                 say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
+        if run.summary.reaction:
+            say(f"the audit attacked once more: {report.second_pass(run.summary.reaction)}")
         if not run.examples["certificate"].astype(bool).any():
             say(f"nothing is certified: {_refusals(run)}")
         say(f"report: {page}")

@@ -179,7 +179,9 @@ def _skops(path: Path, trust: bool) -> Any:
 
 
 def _onnx(path: Path, trust: bool) -> Any:
-    raise BadInput(f"model file {path}: ONNX is not supported yet", hint=_SAFER)
+    from calipers.models.blackbox import read_onnx
+
+    return read_onnx(path)
 
 
 READERS = {

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from calipers.errors import BadInput, nearest
+from calipers.models.architectures import ARCHITECTURES
+from calipers.models.blackbox import OnnxModel
 from calipers.models.classifier import Classifier
 from calipers.models.factory import is_factory, made_by, plugins
 from calipers.models.files import READERS, read
 from calipers.models.sklearn import from_sklearn
-from calipers.models.zoo import ARCHITECTURES, TRAINED, trained
+from calipers.models.zoo import TRAINED, trained
 from calipers.threats import Box
 
 __all__ = ["load"]
@@ -44,6 +46,7 @@ def load(
     - ``package.module:factory``: an ``nn.Module``, a Classifier, a fitted scikit-learn estimator, or something that
       returns one when called without arguments; the current directory can be imported from.
     - ``FILE.safetensors``, or a state dict ``FILE.pt`` or ``FILE.pth``, for the architecture ``arch``.
+    - ``FILE.onnx``: scores or labels by onnxruntime; with gradients where onnx2torch is installed.
     - ``FILE.skops``: a scikit-learn estimator, see :func:`from_sklearn`.
     - ``.pkl``, ``.pickle``, ``.joblib``, ``.pt2``, TorchScript and whole pickled modules, only with ``trust``.
 
@@ -85,6 +88,8 @@ def load(
         found = _with_weights(spec, arch, found)
     elif arch is not None:
         raise BadInput(f"--arch {arch}", expected="weights to put into it", got=f"{spec}, which is a whole model")
+    if isinstance(found, OnnxModel) and found.labels:
+        found.classes = len(class_names) if class_names else None
     return _fitted_to(_adopted(found, spec, shape, box), shape, box, class_names)
 
 

@@ -1,9 +1,11 @@
-"""scikit-learn's linear classifiers, linear SVMs and MLPs, and their scalers, as the same function in torch."""
+"""scikit-learn's classifiers: those that can be written down as the same function in torch, others as they are."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from calipers.errors import BadInput
+from calipers.models.blackbox import EstimatorModel
 from calipers.models.classifier import Classifier
 from calipers.models.layers import Normalize, OneVsOne, linear
+from calipers.models.shallow import NearestNeighbour, RbfScores, Trees
 from calipers.threats import Box
 
 __all__ = ["from_sklearn"]
@@ -29,9 +33,10 @@ def from_sklearn(
 
     Supported are the linear classifiers (LogisticRegression, RidgeClassifier, SGDClassifier, Perceptron,
     PassiveAggressiveClassifier, LinearSVC, LinearDiscriminantAnalysis and their CV forms), SVC and NuSVC with a
-    linear kernel, MLPClassifier, and pipelines of these behind StandardScaler, MinMaxScaler, MaxAbsScaler and
-    RobustScaler. The module is ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and
-    activations follow for an MLP. All scalers together are one ``Normalize``.
+    linear or Gaussian kernel, MLPClassifier, decision trees and forests, one nearest neighbour, and pipelines of these
+    behind StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler. The module is
+    ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and activations follow for an MLP.
+    All scalers together are one ``Normalize``.
 
     With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
     exact in floating point, and both rows being short keeps bounds from operator norms tight. An MLP's logits are
@@ -40,6 +45,9 @@ def from_sklearn(
     ``predict`` follows it only with ``break_ties=True`` and takes the first class otherwise.
 
     The result is compared with the estimator on a few points before it is handed out.
+
+    Every other classifier (boosting, other kernels and neighbours, other pipelines) is called as it is: its
+    decision function, else its probabilities, else its labels, without gradients, see :class:`EstimatorModel`.
 
     Arguments:
         estimator: a fitted classifier, or a pipeline that ends in one.
@@ -51,7 +59,7 @@ def from_sklearn(
         a Classifier of inputs of shape (n_features_in_,), dtype float64.
 
     Raises:
-        BadInput: for an estimator or scaler that is not supported, not fitted, multi-label, of one class, or sparse.
+        BadInput: for an estimator that is no classifier, not fitted, multi-label, of one class, or sparse.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -64,11 +72,17 @@ def from_sklearn(
         ))
     """
     *scalers, final = list(_parts(estimator)) or [estimator]
-    head = _HEADS[_known(final, _HEADS, "model")]
+    if not hasattr(final, "predict"):
+        raise BadInput("scikit-learn model", expected="a classifier", got=type(final).__name__)
     for part in (*scalers, final):
         _check_fitted(part)
+    if not hasattr(final, "classes_"):
+        raise BadInput("scikit-learn model", expected="a classifier", got=type(final).__name__)
     names = _class_names(final, class_names)
-    module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head(final, len(names))).double().eval()
+    if not _has_torch_form(scalers, final):
+        return _as_it_is(estimator, box, name, names)
+    head = _HEADS[str(_known(final, _HEADS))](final, len(names))
+    module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head).double().eval()
     _check_same_function(module, estimator, final)
     return Classifier.of(
         module,
@@ -78,6 +92,34 @@ def from_sklearn(
         class_names=names,
         origin="scikit-learn: " + " → ".join(type(part).__name__ for part in (*scalers, final)),
     )
+
+
+def _has_torch_form(scalers: Sequence[Any], final: Any) -> bool:
+    """Whether every part is one of those that this file writes in torch."""
+    kernel = getattr(final, "kernel", "linear") in ("linear", "rbf")
+    neighbour = type(final).__name__ != "KNeighborsClassifier" or _is_one_euclidean_neighbour(final)
+    return bool(_known(final, _HEADS)) and kernel and neighbour and all(_known(part, _SCALERS) for part in scalers)
+
+
+def _is_one_euclidean_neighbour(final: Any) -> bool:
+    metric, more = final.effective_metric_, final.effective_metric_params_
+    euclidean = metric == "euclidean" or (metric == "minkowski" and more.get("p") == 2)
+    return final.n_neighbors == 1 and euclidean and isinstance(final._fit_X, np.ndarray)
+
+
+def _as_it_is(
+    estimator: Any, box: Box | tuple[float, float] | None, name: str | None, names: tuple[str, ...]
+) -> Classifier:
+    """The estimator called as the user calls it, in float64, without gradients."""
+    model = Classifier.of(
+        EstimatorModel(estimator).eval(),
+        shape=(int(estimator.n_features_in_),),
+        box=box if box is not None else Box(-torch.inf, torch.inf),
+        name=name or type(estimator).__name__,
+        class_names=names,
+        origin=f"scikit-learn: {type(estimator).__name__}, called as it is",
+    )
+    return replace(model, dtype=torch.float64)
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
@@ -90,17 +132,12 @@ def _parts(estimator: Any) -> Iterator[Any]:
             yield from _parts(step)
 
 
-def _known(part: Any, known: dict[str, Any], what: str) -> str:
+def _known(part: Any, known: dict[str, Any]) -> str | None:
     """The scikit-learn type that ``part`` is, or descends from; its behaviour is checked later."""
     for kind in type(part).__mro__:
         if kind.__name__ in known and kind.__module__.startswith("sklearn."):
             return kind.__name__
-    raise BadInput(
-        f"scikit-learn {what}",
-        expected="one of " + ", ".join(sorted(known)),
-        got=type(part).__name__,
-        hint="a factory package.module:factory can return any nn.Module",
-    )
+    return None
 
 
 def _check_fitted(part: Any) -> None:
@@ -138,7 +175,7 @@ def _preprocessing(scalers: Sequence[Any]) -> list[nn.Module]:
     size = int(scalers[0].n_features_in_)
     mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
     for scaler in scalers:
-        kind = _known(scaler, _SCALERS, "preprocessing")
+        kind = str(_known(scaler, _SCALERS))
         if getattr(scaler, "clip", False):
             raise BadInput(kind, expected="clip=False", got="clip=True", hint="state the box instead of clipping")
         shift, scale = (_tensor(part).expand(size) for part in _SCALERS[kind](scaler))
@@ -176,10 +213,45 @@ def _affine(final: Any, classes: int) -> list[nn.Module]:
 
 
 def _svc(final: Any, classes: int) -> list[nn.Module]:
-    if final.kernel != "linear":
-        raise BadInput(f"kernel of {type(final).__name__}", expected="'linear'", got=repr(final.kernel))
+    if final.kernel == "rbf":
+        scores = _rbf(final, classes)
+        # One score f becomes (−f/2, f/2), as for affine models.
+        return [scores, OneVsOne(classes) if classes > 2 else _scores(np.eye(1), np.zeros(1), "rbf")]
     pairs = _scores(final.coef_, final.intercept_, type(final).__name__)
     return [pairs] if classes == 2 else [pairs, OneVsOne(classes)]
+
+
+def _rbf(final: Any, classes: int) -> RbfScores:
+    """One row of coefficients a pair of classes, from libsvm's table: a vector of class i meets every other class."""
+    if not isinstance(final.dual_coef_, np.ndarray):
+        raise BadInput(f"support vectors of {type(final).__name__}", expected="a dense array", got="a sparse one")
+    if classes == 2:
+        rows = final.dual_coef_
+    else:
+        ends = np.cumsum(final.n_support_)
+        mine = [slice(end - count, end) for end, count in zip(ends, final.n_support_, strict=True)]
+        rows = np.zeros((classes * (classes - 1) // 2, ends[-1]))
+        for row, (i, j) in zip(rows, itertools.combinations(range(classes), 2), strict=True):
+            row[mine[i]], row[mine[j]] = final.dual_coef_[j - 1, mine[i]], final.dual_coef_[i, mine[j]]
+    return RbfScores(_tensor(final.support_vectors_), _tensor(rows), _tensor(final.intercept_), float(final._gamma))
+
+
+def _trees(final: Any, classes: int) -> list[nn.Module]:
+    """A tree, or a forest: the mean of the class shares in the leaves."""
+    trees = [one.tree_ for one in getattr(final, "estimators_", [final])]
+    most = max(tree.node_count for tree in trees)
+
+    def stacked(arrays: list[Any]) -> Tensor:
+        return torch.stack([_tensor(np.pad(a, [(0, most - len(a))] + [(0, 0)] * (a.ndim - 1))) for a in arrays])
+
+    shares = [tree.value[:, 0] / tree.value[:, 0].sum(1, keepdims=True) / len(trees) for tree in trees]
+    feature = stacked([np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]).long()
+    left, right = (stacked([getattr(tree, f"children_{side}") for tree in trees]).long() for side in ("left", "right"))
+    return [Trees(feature, stacked([tree.threshold for tree in trees]), left, right, stacked(shares))]
+
+
+def _neighbour(final: Any, classes: int) -> list[nn.Module]:
+    return [NearestNeighbour(_tensor(final._fit_X), torch.as_tensor(final._y).long())]
 
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
@@ -209,6 +281,11 @@ _HEADS: dict[str, Callable[[Any, int], list[nn.Module]]] = {
     "SVC": _svc,
     "NuSVC": _svc,
     "MLPClassifier": _mlp,
+    "DecisionTreeClassifier": _trees,
+    "ExtraTreeClassifier": _trees,
+    "RandomForestClassifier": _trees,
+    "ExtraTreesClassifier": _trees,
+    "KNeighborsClassifier": _neighbour,
 }
 
 
@@ -225,7 +302,7 @@ def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> N
             ours = _as_sklearn(logits)
             theirs = _as_sklearn(_pairwise_to_classes(final, _tensor(estimator.decision_function(x))))
         else:
-            ours, theirs = logits.softmax(1), _tensor(estimator.predict_proba(x))
+            ours, theirs = _as_probabilities(module, logits), _tensor(estimator.predict_proba(x))
     gap = ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max().item() if ours.shape == theirs.shape else torch.inf
     if not gap <= 1e-6:
         raise BadInput(
@@ -234,6 +311,15 @@ def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> N
             got=f"a difference of {gap:.2g}",
             hint="a subclass that changes decision_function cannot be converted; write a factory",
         )
+
+
+def _as_probabilities(module: nn.Sequential, logits: Tensor) -> Tensor:
+    """What predict_proba says: leaves hold probabilities, a neighbour is certain, all else goes through a softmax."""
+    if isinstance(module[-1], Trees):
+        return logits
+    if isinstance(module[-1], NearestNeighbour):
+        return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()
+    return logits.softmax(1)
 
 
 def _as_sklearn(logits: Tensor) -> Tensor:

@@ -1,67 +1,24 @@
-"""Built-in architectures, and the two small models that are trained on the embedded digits in seconds."""
+"""The two small built-in models that are trained on the embedded digits in seconds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from calipers.errors import BadInput
+from calipers.models.architectures import ARCHITECTURES
 from calipers.models.classifier import Classifier
 from calipers.models.digest import digest
 
-__all__ = ["ARCHITECTURES", "TRAINED", "Architecture", "Recipe", "trained"]
-
-
-class Architecture(NamedTuple):
-    """How to build an untrained network, and the shape of the inputs it is meant for.
-
-    Example:
-        >>> ARCHITECTURES["digits-linear"].shape
-        (1, 8, 8)
-    """
-
-    build: Callable[[], nn.Sequential]
-    shape: tuple[int, ...]
-
-
-def _digits_mlp() -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-
-def _digits_linear() -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-
-
-def _mnist_mlp() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
-
-
-def _mnist_cnn() -> nn.Sequential:
-    """The network of "Towards Deep Learning Models Resistant to Adversarial Attacks", Madry et al. 2018, for MNIST."""
-    return nn.Sequential(
-        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Linear(1024, 10)),
-    )
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "digits-linear": Architecture(_digits_linear, (1, 8, 8)),
-    "digits-mlp": Architecture(_digits_mlp, (1, 8, 8)),
-    "mnist-cnn": Architecture(_mnist_cnn, (1, 28, 28)),
-    "mnist-mlp": Architecture(_mnist_mlp, (1, 28, 28)),
-}
+__all__ = ["TRAINED", "Recipe", "trained"]
 
 
 @dataclass(frozen=True)

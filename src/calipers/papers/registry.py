@@ -100,8 +100,9 @@ class Figure:
         name: ``"paper.figure"``.
         paper: title, authors, year.
         claim: what the paper says it shows.
-        reproduce: scale to result; of a long figure, scale and bench to result.
+        reproduce: scale to result; of a long figure, scale and bench to result; of one that trains, scale and folder.
         long: whether it takes a :class:`Bench` to work at.
+        trains: whether it takes a folder of trainings, which figures share and a killed run goes on with.
 
     Example:
         >>> figures()["pointwise.figure3"].claim
@@ -113,12 +114,16 @@ class Figure:
     claim: str
     reproduce: Reproduce
     long: bool = False
+    trains: bool = False
 
 
-def figure(name: str, *, paper: str, claim: str, long: bool = False) -> Callable[[Reproduce], Reproduce]:
+def figure(
+    name: str, *, paper: str, claim: str, long: bool = False, trains: bool = False
+) -> Callable[[Reproduce], Reproduce]:
     """Register a function ``scale -> Result`` as the reproduction of one figure; a long one ``scale, bench -> Result``.
 
-    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size.
+    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size. A figure that ``trains`` is
+    called with the folder ``OUT/trained/SCALE`` as well, which figures share.
 
     Raises:
         BadInput: if the name is taken by another function.
@@ -137,7 +142,7 @@ def figure(name: str, *, paper: str, claim: str, long: bool = False) -> Callable
             function.__qualname__,
         ):
             raise BadInput("figure", expected="a new name", got=repr(name))
-        _FIGURES[name] = Figure(name, paper, claim, function, long)
+        _FIGURES[name] = Figure(name, paper, claim, function, long, trains)
         return function
 
     return register
@@ -195,7 +200,10 @@ def run(
     check_workers(workers)
     chosen, start, folder = known[name], time.perf_counter(), Path(out)
     kept = folder / f"{name}.{scale}.parts"
-    result = chosen.reproduce(scale, Bench(kept, workers, tell)) if chosen.long else chosen.reproduce(scale)
+    if chosen.trains:
+        result = chosen.reproduce(scale, folder / "trained" / scale)
+    else:
+        result = chosen.reproduce(scale, Bench(kept, workers, tell)) if chosen.long else chosen.reproduce(scale)
     picture = _svg(name, result.plot) if result.plot else None
     more = {file: make() for file, make in result.files.items()}
     about = {

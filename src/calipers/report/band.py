@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Band", "axis_end", "band", "median", "wilson"]
+__all__ = ["Band", "axis_end", "band", "binomial_interval", "median"]
 
 _POINTS = 1200
 
@@ -81,18 +81,25 @@ def axis_end(lower: np.ndarray, upper: np.ndarray, eps: tuple[float, ...] = ()) 
     return float(f"{end:.6g}") if end > 0 else 1.0
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a fraction seen in a sample.
-
-    Example:
-        >>> [round(side, 3) for side in wilson(0, 10)], [round(side, 3) for side in wilson(50, 100)]
-        ([0.0, 0.278], [0.404, 0.596])
+def binomial_interval(
+    successes: np.ndarray | float, trials: int, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """The exact interval of a fraction seen in a sample: it misses on either side with half of 1 − confidence.
 
     Reference:
-        E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+        C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits illustrated in the case of the
+        binomial, 1934.
+
+    Example:
+        >>> [[round(float(side), 4) for side in binomial_interval(k, 10)] for k in (0, 5)]
+        [[0.0, 0.3085], [0.1871, 0.8129]]
     """
-    z = 1.959963984540054
-    p, scale = successes / trials, 1 + z * z / trials
-    middle = (p + z * z / (2 * trials)) / scale
-    half = z / scale * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.special import betaincinv
+
+    k, miss = np.asarray(successes, dtype=np.float64), (1 - confidence) / 2
+    # At the ends the beta distribution is degenerate: nothing seen leaves 0 possible, all seen leaves 1.
+    low = np.where(k > 0, betaincinv(np.maximum(k, 1), trials - np.maximum(k, 1) + 1, miss), 0.0)
+    high = np.where(
+        k < trials, betaincinv(np.minimum(k, trials - 1) + 1, trials - np.minimum(k, trials - 1), 1 - miss), 1.0
+    )
+    return low, high

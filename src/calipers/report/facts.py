@@ -30,6 +30,7 @@ class Facts:
         size: how many examples the data set holds, if known.
         lower: certified radii, float64, shape (N,), finite or inf.
         upper: distances of the witnesses, float64, shape (N,); inf where there is none.
+        witness: the row of every witness among the examples, shape (M,).
     """
 
     model: str
@@ -41,11 +42,17 @@ class Facts:
     size: int | None
     lower: np.ndarray
     upper: np.ndarray
+    witness: np.ndarray
 
     @property
     def norm_sign(self) -> str:
         """The norm as it is written on the page, e.g. ``"L∞"``."""
         return _NORMS.get(self.norm, self.norm)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the examples are only a part of the data set."""
+        return self.size is not None and self.size > len(self.lower)
 
     def class_name(self, label: object) -> str:
         """The name of a class, or its number if it has none."""
@@ -66,7 +73,7 @@ def facts_of(run: Run) -> Facts:
 
     Raises:
         BadInput: if there is no example, a column is missing, an index occurs twice, or a bracket is not
-            0 ≤ lower ≤ upper.
+            0 ≤ lower ≤ upper, a witness belongs to no example, or the witnesses' arrays disagree in length.
     """
     lower, upper = _brackets(run)
     model, data, settings = part(run, "model"), part(run, "data"), part(run, "settings")
@@ -83,6 +90,7 @@ def facts_of(run: Run) -> Facts:
         size=size if isinstance(size, int) else None,
         lower=lower,
         upper=upper,
+        witness=_witness(run),
     )
 
 
@@ -107,6 +115,21 @@ def _brackets(run: Run) -> tuple[np.ndarray, np.ndarray]:
             got=f"lower {lower[at]} and upper {upper[at]}",
         )
     return lower, upper
+
+
+def _witness(run: Run) -> np.ndarray:
+    names = ("index", "clean", "adversarial", "predicted")
+    if not run.witnesses:
+        return np.empty(0, dtype=np.int64)
+    lengths = {name: len(run.witnesses[name]) if name in run.witnesses else None for name in names}
+    if len(set(lengths.values())) != 1:
+        got = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise BadInput(f"witnesses of {run.folder}", expected="one row per witness in every array", got=got)
+    where = {int(key): row for row, key in enumerate(run.examples["index"])}
+    strange = [int(key) for key in run.witnesses["index"] if int(key) not in where]
+    if strange:
+        raise BadInput(f"witnesses of {run.folder}", expected="examples of the run", got=f"example {strange[0]}")
+    return np.array([where[int(key)] for key in run.witnesses["index"]], dtype=np.int64)
 
 
 def _box(value: object) -> tuple[float, float] | None:

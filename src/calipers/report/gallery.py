@@ -1,4 +1,4 @@
-"""Which witnesses are shown: the nearest, the typical and the farthest ones."""
+"""The witnesses: each with its pictures, what the model said before and after, and how far it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calipers.errors import BadInput
 from calipers.records import Run
 from calipers.report.facts import Facts
 from calipers.report.pictures import Picture, pictures
@@ -14,12 +13,14 @@ from calipers.report.words import named, number
 
 __all__ = ["Exhibit", "gallery"]
 
-_LARGE = 128 * 128
+# What all pictures together may weigh, in bytes, so that the page stays below 5 MB.
+_ROOM = 3_400_000
+_MOST = 1000
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One witness as it hangs in the gallery: its pictures, and what the model said before and after."""
+    """One witness as it hangs in the gallery."""
 
     index: int
     label: str
@@ -31,27 +32,18 @@ class Exhibit:
     pictures: tuple[Picture, ...]
 
 
-def gallery(run: Run, facts: Facts) -> dict[str, list[Exhibit]]:
-    """The witnesses worth a look, by heading; empty if there is none.
+def gallery(run: Run, facts: Facts) -> tuple[list[Exhibit], int]:
+    """The witnesses, nearest first, and how many there are; as many are shown, evenly by rank, as 3.4 MB hold.
 
     An example that was wrong from the start needed no change, so it is not shown.
-
-    Raises:
-        BadInput: if a witness belongs to no example of the run, or its arrays disagree in length.
     """
-    index = _witness_index(run)
     rows = run.examples.reset_index(drop=True)
-    where = {int(key): row for row, key in enumerate(rows["index"])}
-    strange = [int(key) for key in index if int(key) not in where]
-    if strange:
-        raise BadInput(f"witnesses of {run.folder}", expected="examples of the run", got=f"example {strange[0]}")
-    row_of = np.array([where[int(key)] for key in index], dtype=np.int64)
-    distance = facts.upper[row_of]
+    distance = facts.upper[facts.witness]
     order = np.argsort(distance, kind="stable")
     order = order[distance[order] > 0]
 
     def hang(witness: int) -> Exhibit:
-        row = rows.iloc[int(row_of[witness])]
+        row = rows.iloc[int(facts.witness[witness])]
         arrays = run.witnesses
         return Exhibit(
             index=int(row["index"]),
@@ -64,29 +56,12 @@ def gallery(run: Run, facts: Facts) -> dict[str, list[Exhibit]]:
             pictures=pictures(arrays["clean"][witness], arrays["adversarial"][witness], facts.box),
         )
 
-    pixels = int(np.prod(run.witnesses["clean"].shape[-2:])) if len(index) else 0
-    groups = _choose(order, 3 if pixels > _LARGE else 9)
-    return {heading: [hang(int(at)) for at in chosen] for heading, chosen in groups.items() if len(chosen)}
+    sample = [hang(int(at)) for at in _evenly(order, 6)]
+    weight = max((sum(picture.weight for picture in it.pictures) for it in sample), default=1)
+    shown = _evenly(order, min(_MOST, max(_ROOM // weight, 3)))
+    return [hang(int(at)) for at in shown], len(order)
 
 
-def _witness_index(run: Run) -> np.ndarray:
-    names = ("index", "clean", "adversarial", "predicted")
-    if not run.witnesses:
-        return np.empty(0, dtype=np.int64)
-    lengths = {name: len(run.witnesses[name]) if name in run.witnesses else None for name in names}
-    if len(set(lengths.values())) != 1:
-        got = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise BadInput(f"witnesses of {run.folder}", expected="one row per witness in every array", got=got)
-    return run.witnesses["index"]
-
-
-def _choose(order: np.ndarray, each: int) -> dict[str, np.ndarray]:
-    """The first, middle and last few of an ascending order; all of them if they are few."""
-    if len(order) <= 3 * each:
-        return {"All witnesses, nearest first": order}
-    middle = (len(order) - each) // 2
-    return {
-        "Easiest to break": order[:each],
-        "In the middle": order[middle : middle + each],
-        "Hardest to break": order[-each:],
-    }
+def _evenly(order: np.ndarray, count: int) -> np.ndarray:
+    """The first, the last and evenly spaced ones between, ``count`` in all; all of them if they are few."""
+    return order if len(order) <= count else order[np.linspace(0, len(order) - 1, count).round().astype(int)]

@@ -1,22 +1,27 @@
-"""A run told as one HTML page that opens anywhere, offline: its words, its charts, its pictures, in that order."""
+"""Runs told as HTML pages that open anywhere, offline: their words, their charts, their pictures."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from calipers.errors import BadInput
 from calipers.records import Run
-from calipers.report.charts import SEGMENTS, Spec, band_chart, bracket_chart, histogram_chart
-from calipers.report.facts import Facts, facts_of
+from calipers.report.band import median
+from calipers.report.charts import ROWS, Chart, band_chart, bracket_chart, histogram_chart
+from calipers.report.comparison import comparison
+from calipers.report.confusion import confusions
+from calipers.report.facts import facts_of
 from calipers.report.gallery import gallery
+from calipers.report.landscape import landscape
 from calipers.report.tables import beyond, costs, intervals, makers, median_bracket, origins
-from calipers.report.words import at_least, at_most, number, sentences
+from calipers.report.words import at_least, at_most, number, p_value, sentences
 
-__all__ = ["render", "write"]
+__all__ = ["render", "render_comparison", "write", "write_comparison"]
 
 
 def render(run: Run) -> str:
@@ -39,31 +44,48 @@ def render(run: Run) -> str:
         >>> page[:15], "<net>" in page, "&lt;net&gt;" in page
         ('<!DOCTYPE html>', False, True)
     """
-    from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
     facts = facts_of(run)
-    room = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    room.filters.update(number=number, at_least=at_least, at_most=at_most)
-    scripts = (str(get_plotlyjs()), _file("page.js"))
-    template = room.from_string(_file("page.html.jinja"))
-    return template.render(
+    charts = [band_chart(facts), histogram_chart(facts), bracket_chart(facts, run.examples)]
+    exhibits, witnesses = gallery(run, facts)
+    views = landscape(run, facts)
+    return _page(
+        "run.html.jinja",
+        [*charts, *(view.profile for view in views)],
         run=run,
         facts=facts,
         sentences=sentences(run, facts),
-        picture=median_bracket(run, facts),
+        median=median_bracket(run, facts),
         intervals=intervals(facts),
-        charts=_charts(run, facts),
+        drawn={chart.name: chart for chart in charts},
         beyond=beyond(facts),
         makers=makers(run),
-        gallery=gallery(run, facts),
+        exhibits=exhibits,
+        witnesses=witnesses,
+        labels=sorted({it.label for it in exhibits}),
+        answers=sorted({it.predicted for it in exhibits}),
+        confusions=confusions(run, facts),
+        views=views,
+        reaction=run.summary.reaction,
         costs=costs(run),
         origins=origins(run),
-        style=_file("page.css"),
-        scripts=scripts,
-        script_hashes=" ".join(_hash(script) for script in scripts),
-        segments=SEGMENTS,
+        rows=ROWS,
     )
+
+
+def render_comparison(runs: Sequence[Run]) -> str:
+    """The page of several runs, called A, B, … in their order.
+
+    Raises:
+        BadInput: if there are fewer than two, or the records of one contradict themselves.
+
+    Example:
+        >>> render_comparison([])
+        Traceback (most recent call last):
+            ...
+        calipers.errors.BadInput: runs to compare: expected at least 2, got 0
+    """
+    told, charts = comparison(runs)
+    return _page("compare.html.jinja", charts, **told)
 
 
 def write(run: Run, path: Path) -> Path:
@@ -89,9 +111,22 @@ def write(run: Run, path: Path) -> Path:
             ...
         calipers.errors.BadInput: report file no such folder/report.html: expected a file in an existing folder, ...
     """
+    _check_place(path)
+    return _save(render(run), path)
+
+
+def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+    """Render several runs into a file, whole or not at all; see :func:`render_comparison` and :func:`write`."""
+    _check_place(path)
+    return _save(render_comparison(runs), path)
+
+
+def _check_place(path: Path) -> None:
     if not path.parent.is_dir() or path.is_dir():
         raise BadInput(f"report file {path}", expected="a file in an existing folder", got="none such")
-    page = render(run)
+
+
+def _save(page: str, path: Path) -> Path:
     part = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         part.write_text(page, encoding="utf-8")
@@ -100,18 +135,24 @@ def write(run: Run, path: Path) -> Path:
         part.unlink(missing_ok=True)
 
 
+def _page(template: str, charts: Sequence[Chart], **told: object) -> str:
+    """A template filled in, with the style and the one script that its security policy allows."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("calipers.report")
+    room = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    room.filters.update(number=number, at_least=at_least, at_most=at_most, p_value=p_value, middle=median)
+    script = _file("page.js")
+    data: Mapping[str, object] = {chart.name: chart.data for chart in charts}
+    return room.get_template(template).render(
+        charts=data, style=_file("page.css"), script=script, script_hash=_hash(script), **told
+    )
+
+
 def _file(name: str) -> str:
-    return resources.files("calipers.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("calipers.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:
-    """What the page's content security policy calls a script that may run; any other may not."""
+    """What the page's content security policy calls the script that may run; any other may not."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _charts(run: Run, facts: Facts) -> dict[str, Spec]:
-    return {
-        "band": band_chart(facts),
-        "histogram": histogram_chart(facts),
-        "brackets": bracket_chart(facts, run.examples),
-    }

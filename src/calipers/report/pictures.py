@@ -1,4 +1,4 @@
-"""One input as a picture: grey and colour images as PNG, everything else as feature bars."""
+"""One input as a picture: grey and colour images as PNG, everything else as feature bars; a grid as a heat map."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["Picture", "heat", "pictures", "strength"]
 
 _BARS = 64
+# From low to high: the page's blue and orange, and a pale middle.
+_COLD, _MILD, _HOT = (0, 114, 178), (240, 240, 236), (213, 94, 0)
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class Picture:
     caption: str
     png: str = ""
     bars: str = ""
+
+    @property
+    def weight(self) -> int:
+        """How many bytes it adds to the page."""
+        return len(self.png) + len(self.bars)
 
 
 def pictures(clean: np.ndarray, adversarial: np.ndarray, box: tuple[float, float] | None) -> tuple[Picture, ...]:
@@ -48,6 +55,36 @@ def pictures(clean: np.ndarray, adversarial: np.ndarray, box: tuple[float, float
         0.5 + change / (2 * peak or 1.0),
     )
     return tuple(Picture(caption, png=_png(values)) for caption, values in zip(named, shown, strict=True))
+
+
+def strength(caption: str, x: np.ndarray) -> Picture:
+    """How strong every feature of an array is, from none (black, no bar) to the strongest.
+
+    Example:
+        >>> strength("saliency", np.array([1.0, -2.0])).bars.count("M")
+        2
+    """
+    size = np.abs(x.astype(np.float64)) / (float(np.abs(x).max(initial=0.0)) or 1.0)
+    if _is_image(x):
+        return Picture(caption, png=_png(size))
+    kept = np.sort(np.argsort(-size.ravel(), kind="stable")[:_BARS])
+    note = f" ({_BARS} largest of {x.size} features)" if x.size > _BARS else ""
+    return Picture(caption + note, bars=_path(size.ravel()[kept], 0.0, 1.0))
+
+
+def heat(caption: str, grid: np.ndarray) -> Picture:
+    """A grid of numbers, lowest blue, highest orange; its first row is on top.
+
+    Example:
+        >>> heat("loss", np.eye(2)).png[:22]
+        'data:image/png;base64,'
+    """
+    low, high = float(grid.min()), float(grid.max())
+    t = (grid - low) / (high - low or 1.0)
+    cold, mild, hot = (np.array(colour)[:, None, None] / 255 for colour in (_COLD, _MILD, _HOT))
+    return Picture(
+        caption, png=_png(np.where(t < 0.5, cold + 2 * t * (mild - cold), mild + (2 * t - 1) * (hot - mild)))
+    )
 
 
 def _is_image(x: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from calipers.records import Run
-from calipers.report.band import axis_end, median, wilson
+from calipers.report.band import axis_end, binomial_interval, median
 from calipers.report.facts import Facts, part
 from calipers.report.words import named, number, plural
 
@@ -32,17 +32,21 @@ def median_bracket(run: Run, facts: Facts) -> dict[str, float | None]:
 
 
 def intervals(facts: Facts) -> dict[float, tuple[tuple[float, float], tuple[float, float]]]:
-    """95 % intervals of proved and not broken, at every eps, if the examples are a sample of more."""
-    n = len(facts.lower)
-    if facts.size is None or facts.size <= n:
+    """Exact 95 % intervals of proved and not broken, at every eps, if the examples are a sample of more."""
+    if not facts.sampled:
         return {}
     return {
         eps: (
-            wilson(int(np.sum((facts.lower >= eps) & (facts.upper > eps))), n),
-            wilson(int(np.sum(facts.upper > eps)), n),
+            _interval(facts, (facts.lower >= eps) & (facts.upper > eps)),
+            _interval(facts, facts.upper > eps),
         )
         for eps in facts.eps
     }
+
+
+def _interval(facts: Facts, which: np.ndarray) -> tuple[float, float]:
+    low, high = binomial_interval(int(which.sum()), len(facts.lower))
+    return float(low), float(high)
 
 
 def beyond(facts: Facts) -> str:
@@ -56,8 +60,8 @@ def beyond(facts: Facts) -> str:
         verb = "has" if endless == 1 else "have"
         told.append(f"{share} {verb} no upper bound: no witness was found, or none was sought after a certificate.")
     if far:
-        told.append(f"{plural(far, 'upper bound')} lie{'s' if far == 1 else ''} beyond the right edge.")
-    return " ".join([*told, "Arrows mark them."]) if told else ""
+        told.append(f"{plural(far, 'upper bound')} lie{'s' if far == 1 else ''} beyond the right edge of the charts.")
+    return " ".join(told)
 
 
 def makers(run: Run) -> dict[str, list[tuple[str, int]]]:

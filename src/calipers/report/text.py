@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-import numpy as np
-import pandas as pd
-
-from calipers.errors import BadInput
-from calipers.records import Run, status
+from calipers.records import Run
 from calipers.report.band import median
-from calipers.report.facts import Facts, facts_of, part
-from calipers.report.words import at_least, at_most, number, plural
+from calipers.report.facts import Facts, facts_of
+from calipers.report.pairs import Named, Pair, named_runs, pair, shared_eps
+from calipers.report.words import at_least, at_most, number, p_value, plural
 
-__all__ = ["side_by_side", "table"]
+__all__ = ["side_by_side", "table", "title"]
 
 
 def table(run: Run) -> str:
     """The band at every asked eps, the median bracket and the checks, as plain text.
 
     Example:
+        >>> import pandas as pd
         >>> from calipers.records import Radius, Summary, ThreatSummary
         >>> row = {"index": 0, "label": 1, "predicted": 1, "lower": 0.08, "certificate": "affine", "upper": 0.12,
         ...        "attack": "pgd", "forwards": 9, "gradients": 8}
@@ -47,8 +45,20 @@ def table(run: Run) -> str:
     silent = verdicts.count("not applicable")
     aside = f", {silent} not applicable" if silent else ""
     checks = f"checks: {verdicts.count('passed')} passed, {verdicts.count('failed')} failed{aside}"
-    lines = [_title(run, facts), *(_columns([head, *rows]) if rows else []), _bracket(facts), checks]
+    lines = [title(run, facts), *(_columns([head, *rows]) if rows else []), _bracket(facts), *_smoothed(run), checks]
     return "\n".join(lines)
+
+
+def _smoothed(run: Run) -> list[str]:
+    """The smoothed model in one line, if it was asked for."""
+    found = run.summary.smoothed
+    if found is None:
+        return []
+    return [
+        f"smoothed model (sigma {number(found.sigma)}, {found.draws:,} draws): median l2 radius "
+        f"{number(found.radius_median)}, each at confidence {found.confidence:.1%}; "
+        f"{plural(found.abstained, 'abstention')}"
+    ]
 
 
 def side_by_side(runs: Sequence[Run]) -> str:
@@ -66,27 +76,24 @@ def side_by_side(runs: Sequence[Run]) -> str:
             ...
         calipers.errors.BadInput: runs to compare: expected at least 2, got 0
     """
-    if len(runs) < 2:
-        raise BadInput("runs to compare", expected="at least 2", got=len(runs))
-    told = [facts_of(run) for run in runs]
-    letters = [_letter(at) for at in range(len(runs))]
+    named = named_runs(runs)
     lines = []
-    for letter, run, facts in zip(letters, runs, told, strict=True):
-        lines += [f"{letter}: {_title(run, facts)} ({run.folder})", f"   {_bracket(facts)}"]
-    shared = _shared_eps(told)
-    if not shared:
-        return "\n".join([*lines, "The runs share no norm and eps, so no two bands can be compared."])
-    head = ("norm", "eps", "run", "proved", "not broken", "certified", "open", "attacked")
-    rows = [
-        _band_row(told[0].norm, eps, letter, run) for eps in shared for letter, run in zip(letters, runs, strict=True)
-    ]
-    lines += ["", *_columns([head, *rows])]
-    for a, b in combinations(range(len(runs)), 2):
-        lines += ["", *_paired((letters[a], runs[a]), (letters[b], runs[b]), shared)]
+    for each in named:
+        lines += [f"{each.letter}: {title(each.run, each.facts)} ({each.run.folder})", f"   {_bracket(each.facts)}"]
+    shared = shared_eps(named)
+    if shared:
+        head = ("norm", "eps", "run", "proved", "not broken", "certified", "open", "attacked")
+        rows = [_band_row(eps, each) for eps in shared for each in named]
+        lines += ["", *_columns([head, *rows])]
+    else:
+        lines += ["The runs share no norm and eps, so no two bands can be compared."]
+    for first, second in combinations(named, 2):
+        lines += ["", *_paired(pair(first, second))]
     return "\n".join(lines)
 
 
-def _title(run: Run, facts: Facts) -> str:
+def title(run: Run, facts: Facts) -> str:
+    """A run in a line: model, data, how many examples, clean accuracy."""
     accuracy = f"clean accuracy {100 * run.summary.clean_accuracy:.1f} %"
     return f"{facts.model} on {facts.data}: {plural(len(facts.lower), 'example')}, {accuracy}"
 
@@ -96,48 +103,30 @@ def _bracket(facts: Facts) -> str:
     return f"median bracket: lower {number(lower, 'without end')}, upper {number(upper)}"
 
 
-def _band_row(norm: str, eps: float, letter: str, run: Run) -> tuple[str, ...]:
-    threat = next(threat for threat in run.summary.threats if threat.eps == eps)
+def _band_row(eps: float, each: Named) -> tuple[str, ...]:
+    threat = next(threat for threat in each.run.summary.threats if threat.eps == eps)
     counts = (str(threat.certified), str(threat.open), str(threat.attacked))
-    return (norm, number(eps), letter, at_least(threat.proved), at_most(threat.not_broken), *counts)
+    return (threat.norm, number(eps), each.letter, at_least(threat.proved), at_most(threat.not_broken), *counts)
 
 
-def _shared_eps(told: Sequence[Facts]) -> list[float]:
-    if len({facts.norm for facts in told}) != 1:
-        return []
-    return sorted(set.intersection(*(set(facts.eps) for facts in told)))
-
-
-def _paired(a: tuple[str, Run], b: tuple[str, Run], shared: Sequence[float]) -> list[str]:
+def _paired(both: Pair) -> list[str]:
     """On the examples that two runs share: how many are robust under both, under one only, under neither."""
-    (first, run_a), (second, run_b) = a, b
-    hashes = [part(run, "data").get("sha256") for run in (run_a, run_b)]
-    if hashes[0] is None or hashes[0] != hashes[1]:
-        return [f"{first} and {second} are not paired: their data are not known to be the same."]
-    left, right = (run.examples.set_index("index") for run in (run_a, run_b))
-    common = left.index.intersection(right.index)
-    if common.empty:
-        return [f"{first} and {second} are not paired: they share no example."]
-    left, right = left.loc[common], right.loc[common]
-    head = ("eps", "", "both", f"only {first}", f"only {second}", "neither")
-    rows = [row for eps in shared for row in _pair_rows(left, right, eps)]
-    return [f"{first} and {second} on {plural(len(common), 'common example')}:", *_columns([head, *rows])]
-
-
-def _pair_rows(left: pd.DataFrame, right: pd.DataFrame, eps: float) -> list[tuple[str, ...]]:
-    a, b = (status(rows["lower"].to_numpy(), rows["upper"].to_numpy(), eps) for rows in (left, right))
-    rows = []
-    for what, of_a, of_b in (
-        ("proved", a == "certified", b == "certified"),
-        ("not broken", a != "attacked", b != "attacked"),
-    ):
-        counts = (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)
-        rows.append((number(eps), what, *(str(int(np.sum(count))) for count in counts)))
-    return rows
-
-
-def _letter(at: int) -> str:
-    return chr(ord("A") + at) if at < 26 else f"run {at + 1}"
+    first, second = both.first.letter, both.second.letter
+    if both.apart:
+        return [f"{first} and {second} are not paired: {both.apart}."]
+    head = ("eps", "", "both", f"only {first}", f"only {second}", "neither", "p")
+    rows = [
+        (number(each.eps), each.what, *(str(count) for count in (each.both, each.only_first, each.only_second,
+                                                                 each.neither)), p_value(each.p))
+        for each in both.counts
+    ]  # fmt: skip
+    told = [
+        f"{each.what} in {first} {each.only_first}, in {second} {each.only_second}, equal {each.neither}: "
+        f"p = {p_value(each.p)}"
+        for each in both.nearer
+    ]
+    table = _columns([head, *rows]) if rows else []
+    return [f"{first} and {second} on {plural(len(both.index), 'common example')}:", *table, *told]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

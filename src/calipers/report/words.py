@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from calipers.records import Run, ThreatSummary
+from calipers.records import Reaction, Run, ThreatSummary
 from calipers.report.band import median
 from calipers.report.facts import Facts
 
-__all__ = ["at_least", "at_most", "named", "number", "plural", "sentences"]
+__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "second_pass", "sentences"]
 
 
 def number(value: float | None, none: str = "none found") -> str:
@@ -53,6 +53,19 @@ def at_most(fraction: float) -> str:
     return f"{math.ceil(fraction * 1000 - 1e-9) / 10:.1f} %"
 
 
+def p_value(p: float) -> str:
+    """A p value, rounded up: two significant digits, and never 0.
+
+    Example:
+        >>> p_value(0.0421), p_value(3e-12), p_value(1.0)
+        ('0.043', '< 0.0001', '1')
+    """
+    if p < 1e-4:
+        return "< 0.0001"
+    scale = 10.0 ** (1 - math.floor(math.log10(p)))
+    return f"{math.ceil(p * scale - 1e-9) / scale:.2g}"
+
+
 def plural(count: int, noun: str) -> str:
     """A count and its noun.
 
@@ -61,6 +74,25 @@ def plural(count: int, noun: str) -> str:
         ('1 example', '12,000 examples')
     """
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def second_pass(reaction: Reaction) -> str:
+    """What the audit did because checks failed, and what it changed.
+
+    Example:
+        >>> print(second_pass(Reaction(causes=("a",), actions=("searched without gradients",), eps=(0.1,),
+        ...                   before=(0.9,), after=(0.25,), upper_median_before=0.5, upper_median_after=0.25)))
+        because of a it searched without gradients; not broken at eps 0.1: 90.0 % before, 25.0 % after
+    """
+    did = f"because of {', '.join(reaction.causes)} it {'; '.join(reaction.actions)}"
+    changes = [
+        f"not broken at eps {number(eps)}: {at_most(before)} before, {at_most(after)} after"
+        for eps, before, after in zip(reaction.eps, reaction.before, reaction.after, strict=True)
+    ]
+    if not changes:
+        before, after = number(reaction.upper_median_before), number(reaction.upper_median_after)
+        changes = [f"median witness at {before} before, at {after} after"]
+    return "; ".join([did, *changes])
 
 
 def sentences(run: Run, facts: Facts) -> tuple[str, str, str]:
@@ -101,7 +133,8 @@ def _trusted(run: Run) -> str:
     passed = sum(check.verdict == "passed" for check in run.checks)
     if failed:
         verb = f"{len(failed)} of {plural(len(run.checks), 'check')} failed ({', '.join(failed)})"
-        return f"{verb}: do not rely on these numbers before reading what the checks found."
+        again = f" The audit attacked once more: {second_pass(done)}." if (done := run.summary.reaction) else ""
+        return f"{verb}: do not rely on these numbers before reading what the checks found.{again}"
     silent = len(run.checks) - passed
     aside = f" ({silent} more had nothing to test)" if silent else ""
     if not run.summary.trusted:

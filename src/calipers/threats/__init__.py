@@ -2,7 +2,7 @@
 
 from calipers.threats.balls import inside, project, sample, steepest
 from calipers.threats.box import Box
-from calipers.threats.halfspace import cross, leave_cell
+from calipers.threats.halfspace import cross, leave_cell, onto
 from calipers.threats.norms import NORMS, Norm, check_norm, distance, dual, norm, norm_of
 from calipers.threats.threat import Threat
 
@@ -19,6 +19,7 @@ __all__ = [
     "leave_cell",
     "norm",
     "norm_of",
+    "onto",
     "project",
     "sample",
     "steepest",

@@ -59,7 +59,7 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
     stretch = norm(size, name)
     # Rounding x + δ moves every coordinate by unit·size; the norms here and in `distance` add their own.
     slack = unit * (2 * stretch + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
-    return (eps - slack).clamp_min(0)
+    return torch.where(eps.isinf(), eps, (eps - slack).clamp_min(0))
 
 
 def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
@@ -74,10 +74,10 @@ def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
         fixed = torch.where(free, 0.0, room).square().sum(1, keepdim=True)
         loose = torch.where(free, size, 0.0).square().sum(1, keepdim=True)
         t = ((radius.square() - fixed).clamp_min(0) / loose.clamp_min(torch.finfo(size.dtype).tiny)).sqrt()
-        still = t * size < room
-        if bool((still == free).all(1).logical_or(~over[:, 0]).all()):
+        full_now = free & over & (t * size >= room)
+        if not bool(full_now.any()):
             break
-        free &= still
+        free &= ~full_now
     return torch.where(over, torch.minimum(t * size, room), full)
 
 

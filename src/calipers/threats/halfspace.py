@@ -8,7 +8,7 @@ from torch import Tensor
 from calipers.threats.box import Box
 from calipers.threats.norms import Norm, dual, norm
 
-__all__ = ["cross", "leave_cell"]
+__all__ = ["cross", "leave_cell", "onto"]
 
 
 def cross(x: Tensor, normal: Tensor, gap: Tensor, name: Norm, box: Box) -> tuple[Tensor, Tensor]:
@@ -50,6 +50,26 @@ def cross(x: Tensor, normal: Tensor, gap: Tensor, name: Norm, box: Box) -> tuple
     move = torch.where(never[:, None] | (size == 0), 0.0, move)
     radius = torch.where(never, torch.inf, norm(move, name))
     return radius, (move * g.sign()).view_as(x)
+
+
+def onto(x: Tensor, slope: Tensor, value: Tensor, name: Norm, box: Box) -> Tensor:
+    r"""The smallest step δ onto the plane value + ⟨slope, δ⟩ = 0 inside the box; as near to it as the box allows.
+
+    Arguments:
+        x: inputs in the box, shape (N, \*shape).
+        slope: like x.
+        value: on either side of 0, shape (N,).
+
+    Example:
+        >>> onto(torch.tensor([[0.5, 0.5]]), torch.tensor([[2.0, 0.0]]), torch.tensor([0.4]), "l2", Box(0, 1))
+        tensor([[-0.2000, 0.0000]])
+    """
+    toward = -value.sign().view(-1, *[1] * (x.dim() - 1)) * slope
+    radius, step = cross(x, toward, value.abs(), name, box)
+    lo, hi = box.sides(x)
+    corner = torch.where(toward > 0, hi, torch.where(toward < 0, lo, x)) - x
+    missed = radius.isinf().view(-1, *[1] * (x.dim() - 1))
+    return torch.where(missed, corner.nan_to_num(posinf=0.0, neginf=0.0), step)
 
 
 def _product(weight: Tensor, limit: Tensor) -> Tensor:

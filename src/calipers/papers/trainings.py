@@ -1,0 +1,99 @@
+"""What figures that train share: a named training, kept in a folder and gone on with, and its curves."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from calipers.data import DataSet, load
+from calipers.models import Classifier
+from calipers.papers.registry import Scale
+from calipers.training import ABOUT, Plan, Trained, best_precision, fresh, train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Studio", "copied", "draw_curves"]
+
+
+def copied(model: Classifier) -> Classifier:
+    """The same classifier with weights of its own, to be trained further.
+
+    Example:
+        >>> one = fresh("digits-linear")
+        >>> copied(one).module is one.module
+        False
+    """
+    return replace(model, module=copy.deepcopy(model.module))
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """Where a paper's networks are trained: data, network, and how much of it the scale allows.
+
+    Arguments:
+        scale: for the folder's name and the findings.
+        data: a data set's name.
+        arch: the network.
+        folder: where trainings are kept; None keeps nothing.
+        examples: train on the first so many; None for all.
+        held_out: measure accuracy after every epoch on the first so many test examples.
+
+    Example:
+        >>> len(Studio("smoke", "digits", "digits-linear", examples=100).training)
+        100
+    """
+
+    scale: Scale
+    data: str
+    arch: str
+    folder: Path | None = None
+    examples: int | None = None
+    held_out: int = 500
+
+    @cached_property
+    def training(self) -> DataSet:
+        """The examples that are trained on."""
+        return load(self.data, split="train").take(self.examples)
+
+    def test(self, count: int | None = None) -> DataSet:
+        """The first test examples; all of them by default."""
+        return self._test.take(min(count, len(self._test)) if count else None)
+
+    @cached_property
+    def _test(self) -> DataSet:
+        return load(self.data)
+
+    def fit(self, name: str, plan: Plan, *, start: Classifier | None = None, init: str = "torch") -> Trained:
+        """Train, or go on with the training of that name, or read it back if it is finished.
+
+        Arguments:
+            name: what it is kept as; it must be another one for another plan.
+            plan: how; trained in bfloat16 where the processor has it.
+            start: initial weights, which stay as they are; fresh ones by default.
+            init: how fresh ones are drawn.
+        """
+        plan = replace(plan, precision=best_precision("cpu"))
+        out = self.folder / f"{self.data}-{self.arch}-{name}" if self.folder else None
+        begun = out is not None and (out / ABOUT).exists()
+        model = copied(start) if start else fresh(self.arch, seed=plan.seed, init=init)
+        held_out = self.test(self.held_out) if self.held_out else None
+        return train(model, self.training, plan, held_out=held_out, out=out, resume=begun, origin={"arch": self.arch})
+
+    def told(self) -> str:
+        """The studio in a sentence."""
+        some = f"the first {self.examples} training examples of" if self.examples else "all training examples of"
+        return f"{self.arch} on {some} {self.data}, mixed precision {best_precision('cpu')}"
+
+
+def draw_curves(axis: Axes, curves: dict[str, pd.DataFrame], column: str) -> None:
+    """One line a training, by epoch."""
+    for name, part in curves.items():
+        axis.plot(part.epoch, part[column], ".-", markersize=3, linewidth=1, label=name)
+    axis.set(xlabel="epoch", ylabel=column.replace("_", " "))
+    axis.legend(fontsize=7, frameon=False)

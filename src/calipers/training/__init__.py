@@ -1,0 +1,40 @@
+"""How is it made robust? A recipe says which examples a step trains on, a schedule with which eps."""
+
+from calipers.training.launch import DEVICES, best_precision, launch
+from calipers.training.loop import METRICS, Trained, train
+from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
+from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
+from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Ascent, Batch, Recipe
+from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
+from calipers.training.start import ABOUT, INITIALISATIONS, WEIGHTS, about, fresh, initial, trained_for
+
+__all__ = [
+    "ABOUT",
+    "DEVICES",
+    "INITIALISATIONS",
+    "METRICS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "RECIPES",
+    "SCHEDULES",
+    "WEIGHTS",
+    "WITHOUT_ADVERSARY",
+    "Ascent",
+    "Batch",
+    "Plan",
+    "Recipe",
+    "Schedule",
+    "Trained",
+    "Withstands",
+    "about",
+    "accuracy",
+    "best_precision",
+    "fresh",
+    "initial",
+    "launch",
+    "robust_accuracy",
+    "sudden_rise",
+    "train",
+    "trained_for",
+    "withstands",
+]

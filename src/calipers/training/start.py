@@ -1,0 +1,130 @@
+"""The initial weights: fresh ones, or those of an earlier training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from calipers import models
+from calipers.errors import BadInput, nearest
+from calipers.models import ARCHITECTURES, Classifier
+from calipers.threats import Box
+
+__all__ = ["ABOUT", "INITIALISATIONS", "WEIGHTS", "about", "fresh", "initial", "trained_for"]
+
+# What a training leaves behind, and another one starts from.
+WEIGHTS, ABOUT = "weights.safetensors", "train.json"
+
+INITIALISATIONS = ("torch", "glorot")
+
+
+def fresh(
+    arch: str, *, seed: int = 0, box: Box | None = None, shape: tuple[int, ...] | None = None, init: str = "torch"
+) -> Classifier:
+    """An untrained network, the same for the same seed; the caller's generator is left alone.
+
+    Arguments:
+        arch: a name of :data:`calipers.models.ARCHITECTURES`, or ``package.module:factory``.
+        seed: of the weights.
+        box: the values an input may take.
+        shape: of one example; the architecture's own by default.
+        init: ``"torch"``, the layers' own, or ``"glorot"`` (uniform, biases 0).
+
+    Raises:
+        BadInput: for an unknown name, or a factory that fails.
+
+    Example:
+        >>> a, b = fresh("digits-mlp", seed=1), fresh("digits-mlp", seed=1)
+        >>> torch.equal(a.module[1].weight, b.module[1].weight)
+        True
+    """
+    if init not in INITIALISATIONS:
+        raise BadInput("initial weights", got=repr(init), hint=nearest(init, INITIALISATIONS))
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(seed)
+        if arch in ARCHITECTURES:
+            module: Any = ARCHITECTURES[arch].build()
+            shape = shape or ARCHITECTURES[arch].shape
+        elif ":" in arch:
+            module = models.made_by(arch)
+        else:
+            raise BadInput("--arch", expected="a built-in name or package.module:factory", got=repr(arch),
+                           hint=nearest(arch, ARCHITECTURES))  # fmt: skip
+        if isinstance(module, Classifier):
+            module, shape = module.module, shape or module.shape
+        if not isinstance(module, nn.Module):
+            raise BadInput(f"--arch {arch}", expected="an nn.Module or a Classifier", got=type(module).__name__)
+        if init == "glorot":
+            _glorot(module)
+    if shape is None:
+        raise BadInput(f"--arch {arch}", expected="to know the shape of one example", got="none", hint="give shape=")
+    return Classifier.of(module.eval(), shape=shape, box=box, name=arch)
+
+
+def _glorot(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The ``train.json`` of an earlier training.
+
+    Raises:
+        BadInput: if the folder is not one of a training.
+    """
+    try:
+        told: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BadInput(f"training in {folder}", expected=f"its {ABOUT}", got=error) from error
+    return told
+
+
+def trained_for(init: Path) -> float:
+    """The eps of the last good weights of an earlier training; 0 where none is known.
+
+    Arguments:
+        init: the folder of a training, or FILE.safetensors.
+
+    Example:
+        >>> trained_for(Path("weights-of-somebody-else.safetensors"))
+        0.0
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(init / WEIGHTS if init.is_dir() else init, "pt") as stored:
+            return float((stored.metadata() or {}).get("eps", 0.0))
+    except (OSError, SafetensorError, ValueError):
+        return 0.0
+
+
+def initial(
+    init: Path | None, *, arch: str | None = None, seed: int = 0, shape: tuple[int, ...] | None = None,
+    box: Box | None = None,
+) -> Classifier:  # fmt: skip
+    """Fresh weights, or those that an earlier training kept.
+
+    Arguments:
+        init: the folder of a training, or FILE.safetensors with ``arch``; None for fresh weights.
+        arch: the architecture; a folder knows its own.
+        seed, shape, box: as for :func:`fresh`.
+
+    Raises:
+        BadInput: nothing there, or weights that do not fit the architecture, with the first tensors that differ.
+    """
+    told = about(init) if init is not None and init.is_dir() else {}
+    known = arch or told.get("arch")
+    if known is None:
+        raise BadInput("--arch", expected="the network to train", got="none", hint=f"one of {', '.join(ARCHITECTURES)}")
+    if init is None:
+        return fresh(known, seed=seed, shape=shape, box=box)
+    file = init / WEIGHTS if init.is_dir() else init
+    return replace(models.load(str(file), arch=known, shape=shape, box=box), name=known)
