@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calipers.certificates.activations import Activation
 from calipers.certificates.arithmetic import ASSUMES, OURS, Arithmetic, arithmetic_of
+from calipers.certificates.cases import Cases, Climb, Watched
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.crown import Bounds, carry_back, crown, label_rows, memory_of
 from calipers.certificates.domain import Domain
@@ -77,10 +78,12 @@ def branch(
         raise NotApplicable("memory of branch and bound", expected=f"at most {memory / 1e9:.2g} GB for each example",
                             got=f"{need / 1e9:.2g} GB", hint="CROWN's bounds stand instead")  # fmt: skip
     high = upper.to(x.device).double()
+    # All cases are to be proved in the end: their order matters little, and many at once are cheap.
+    batch = max(1, min(256, int(memory / need))) if need else 256
     radius = crown(model, x, y, norm, upper=upper).radius if lower is None else lower.to(x.device).double().clone()
     for i in range(len(x)):
         if 0 < radius[i] < high[i] < torch.inf:
-            problem = _Problem(graph, x[i : i + 1].double(), y[i : i + 1], norm, model.box, arithmetic)
+            problem = _Problem(graph, x[i : i + 1].double(), y[i : i + 1], norm, model.box, arithmetic, batch)
             radius[i] = _bisect(problem, float(radius[i]), float(high[i]), _Effort(time.monotonic() + seconds, cases))
     return Certified(radius, norm, "branch", arithmetic.name, ASSUMES, model.box)
 
@@ -96,64 +99,33 @@ class _Effort:
     def spent(self) -> bool:
         return self.cases <= 0 or time.monotonic() > self.deadline
 
-    def third(self) -> _Effort:
-        """A third of what is left."""
+    def part(self, of: int) -> _Effort:
+        """One of so many equal parts of what is left."""
         left = self.deadline - time.monotonic()
-        return _Effort(time.monotonic() + left / 3, self.cases // 3)
+        return _Effort(time.monotonic() + left / of, self.cases // of)
 
 
 def _bisect(problem: _Problem, low: float, high: float, effort: _Effort) -> float:
     """The largest radius proved with this effort, up to 0.99 of ``high``."""
     top = high
+    # A good attack is nearly exact: first just below it, with half of the effort, then back off.
+    guess, part = 0.985 * top, 2
     while low < 0.99 * top and high - low > 1e-3 * high and not effort.spent:
-        guess = min(low + 0.6 * (high - low), max(0.992 * top, low + 0.5 * (high - low)))
-        share = effort.third()
-        given = share.cases
-        proved = problem.proved(guess, share)
-        effort.cases -= max(given - share.cases, 1)
-        if proved:
-            low = guess
-        else:
-            high = guess
+        if low < guess:
+            share = effort.part(part)
+            given = share.cases
+            proved = problem.proved(guess, share)
+            effort.cases -= max(given - share.cases, 1)
+            low, high = (guess, high) if proved else (low, guess)
+        guess, part = min(low + 0.6 * (high - low), max(0.992 * top, low + 0.5 * (high - low))), 3
     return low
-
-
-@dataclass(eq=False)
-class _Cases:
-    r"""Cases still to be proved; one row each.
-
-    ``goal`` is the row whose least value is sought, (B, \*shape of its node); ``lo`` and ``hi`` bound the inputs of
-    each activation, ``cut_lo`` and ``cut_hi`` say where a cut made them so; ``alpha``, ``beta_lo`` and ``beta_hi``
-    are the last multipliers.
-    """
-
-    goal: Tensor
-    lo: dict[int, Tensor]
-    hi: dict[int, Tensor]
-    cut_lo: dict[int, Tensor]
-    cut_hi: dict[int, Tensor]
-    alpha: dict[int, Tensor]
-    beta_lo: dict[int, Tensor]
-    beta_hi: dict[int, Tensor]
-
-    def take(self, at: Tensor) -> _Cases:
-        parts = (self.lo, self.hi, self.cut_lo, self.cut_hi, self.alpha, self.beta_lo, self.beta_hi)
-        return _Cases(self.goal[at], *({i: t[at] for i, t in part.items()} for part in parts))
-
-    def join(self, other: _Cases) -> _Cases:
-        pairs = (
-            (self.lo, other.lo), (self.hi, other.hi), (self.cut_lo, other.cut_lo), (self.cut_hi, other.cut_hi),
-            (self.alpha, other.alpha), (self.beta_lo, other.beta_lo), (self.beta_hi, other.beta_hi),
-        )  # fmt: skip
-        joined = ({i: torch.cat([mine[i], theirs[i]]) for i in mine} for mine, theirs in pairs)
-        return _Cases(torch.cat([self.goal, other.goal]), *joined)
 
 
 class _Problem:
     """One example, and whether its label is proved at a radius."""
 
     def __init__(
-        self, graph: Graph, x: Tensor, y: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic, batch: int = 64
+        self, graph: Graph, x: Tensor, y: Tensor, norm: Norm, box: Box, arithmetic: Arithmetic, batch: int
     ) -> None:
         self.graph, self.x, self.norm, self.box, self.arithmetic, self.batch = graph, x, norm, box, arithmetic, batch
         self.seeds = label_rows(y, graph.shape_of(graph.last)[0])[0]
@@ -210,7 +182,7 @@ class _Problem:
             if depth and len(rows):
                 yield source, rows
 
-    def _refresh(self, cases: _Cases) -> None:
+    def _refresh(self, cases: Cases) -> None:
         """Bound the inputs of later activations anew under the cuts of each case."""
         n = len(cases.goal)
         for at, (source, _) in list(self.sites.items())[1:]:
@@ -228,10 +200,10 @@ class _Problem:
             hi[:, rows] = torch.minimum(hi[:, rows], -least[:, 1])
             cases.lo[at], cases.hi[at] = lo.view_as(cases.lo[at]), hi.view_as(cases.hi[at])
 
-    def _adaptive(self, cases: _Cases) -> dict[int, Tensor]:
+    def _adaptive(self, cases: Cases) -> dict[int, Tensor]:
         return {at: tangents(self.sites[at][1], cases.lo[at], cases.hi[at]).low for at in cases.alpha}
 
-    def _first(self, goals: Tensor) -> _Cases:
+    def _first(self, goals: Tensor) -> Cases:
         n = len(goals)
         lo, hi, alpha = {}, {}, {}
         for at, (source, op) in self.sites.items():
@@ -243,25 +215,25 @@ class _Problem:
             return {at: torch.zeros_like(t, dtype=kind) for at, t in lo.items()}
 
         uncut = nothing(torch.bool), nothing(torch.bool)
-        return _Cases(goals, lo, hi, *uncut, alpha, nothing(torch.float64), nothing(torch.float64))
+        return Cases(goals, lo, hi, *uncut, alpha, nothing(torch.float64), nothing(torch.float64))
 
     @staticmethod
-    def _still(cases: _Cases, value: Tensor) -> tuple[_Cases, Tensor]:
+    def _still(cases: Cases, value: Tensor) -> tuple[Cases, Tensor]:
         left = (~(value > 0)).nonzero()[:, 0]
         return cases.take(left), value[left]
 
-    def _bound(self, cases: _Cases, at_node: int | None = None) -> tuple[Tensor, dict[int, Tensor]]:
+    def _bound(self, cases: Cases, at_node: int | None = None) -> tuple[Tensor, dict[int, Tensor]]:
         """Lower bounds of the margins (B,), and of every site how much its chord may lose (B, *shape)."""
         lines: dict[int, Lines] = dict(self.root.lines)
         pull: dict[int, tuple[Tensor, Tensor]] = {}
-        watched: dict[int, _Watched] = {}
+        watched: dict[int, Watched] = {}
         for at, (source, op) in self.sites.items():
             lo, hi = cases.lo[at], cases.hi[at]
             band = tangents(op, lo, hi)
             if op.kink is not None:
                 crossing = (lo < 0) & (hi > 0)
                 band = Band(torch.where(crossing, cases.alpha[at], band.low), None, band.high, band.over)
-            lines[at] = watched[at] = _Watched(band, lo, hi, op.kink is not None)
+            lines[at] = watched[at] = Watched(band, lo, hi, op.kink is not None)
             below = cases.beta_lo[at] * cases.cut_lo[at]
             above = cases.beta_hi[at] * cases.cut_hi[at]
             # What float64 can lose in these sums counts against the bound.
@@ -274,44 +246,37 @@ class _Problem:
         coefficients, constant = carry_back(self.graph, self.root.errors, lines, start, cases.goal[None], pull)
         return (self.domain.lowest(coefficients) + constant)[0], {at: w.loss for at, w in watched.items()}
 
-    def _ascend(self, cases: _Cases, steps: int, at: int | None = None, enough: float = 0.0) -> Tensor:
+    def _ascend(self, cases: Cases, steps: int, at: int | None = None, enough: float = 0.0) -> Tensor:
         """The best bounds found (B,) by Adam on α in its range and β ≥ 0; the cases keep the last multipliers."""
         if not len(cases.goal):
             return self.x.new_zeros(0)
         groups = (cases.alpha, cases.beta_lo, cases.beta_hi)
-        leaves = [t.detach().clone().requires_grad_() for group in groups for t in group.values()]
         keys = [(group, site) for group in groups for site in group]
+        climb = Climb([group[site] for group, site in keys])
         best = self.x.new_full((len(cases.goal),), -torch.inf)
-        adam = torch.optim.Adam(leaves, lr=0.3, betas=(0.9, 0.9))
-        rate = torch.optim.lr_scheduler.ExponentialLR(adam, 0.95)
         for step in range(steps):
-            for (group, site), leaf in zip(keys, leaves, strict=True):
+            for (group, site), leaf in zip(keys, climb.leaves, strict=True):
                 group[site] = leaf
             with torch.enable_grad():
                 value, _ = self._bound(cases, at)
             best = torch.maximum(best, value.detach())
             if step == steps - 1 or bool((best > enough).all()):
                 break
-            adam.zero_grad()
             with torch.enable_grad():
-                value.clamp_max(enough + 0.1).sum().neg().backward()
-            adam.step()
-            rate.step()
-            with torch.no_grad():
-                for (group, site), leaf in zip(keys, leaves, strict=True):
-                    if group is cases.alpha:
-                        left = self.sites[site][1].kink or 0.0
-                        leaf.clamp_(left, 1.0)
-                    else:
-                        leaf.clamp_(min=0.0)
-        for (group, site), leaf in zip(keys, leaves, strict=True):
+                low = value.clamp_max(enough + 0.1).sum()
+                grads = torch.autograd.grad(low, climb.leaves, allow_unused=True, materialize_grads=True)
+            climb.step(grads)
+            for (group, site), leaf in zip(keys, climb.leaves, strict=True):
+                least = (self.sites[site][1].kink or 0.0) if group is cases.alpha else 0.0
+                leaf.data.clamp_(least, 1.0 if group is cases.alpha else None)
+        for (group, site), leaf in zip(keys, climb.leaves, strict=True):
             group[site] = leaf.detach()
         for site, lo in cases.lo.items():
             # Bounds that exclude each other: there is no such case.
             best = torch.where((lo > cases.hi[site]).flatten(1).any(1), torch.inf, best)
         return best
 
-    def _split(self, cases: _Cases) -> _Cases:
+    def _split(self, cases: Cases) -> Cases:
         """Two cases of each: where the lines lose most, the interval is cut. Where they lose nothing, it stays one."""
         with torch.no_grad():
             _, losses = self._bound(cases)
@@ -338,24 +303,3 @@ class _Problem:
                     changed.view(len(changed), -1)[mine, k] = new
                     group[at] = changed
         return below.join(above).join(whole)
-
-
-class _Watched:
-    """Lines that remember how much of the bound they may cost."""
-
-    def __init__(self, band: Band, lo: Tensor, hi: Tensor, kinked: bool) -> None:
-        self.band, self.lo, self.hi, self.kinked = band, lo, hi, kinked
-        under = None if band.under is None else band.under[None]
-        self.rows = Band(band.low[None], under, band.high[None], band.over[None])
-        self.loss = torch.zeros_like(lo)
-
-    def back(self, a: Tensor) -> tuple[Tensor, Tensor]:
-        weight, band = a[0].detach(), self.band
-        if self.kinked:
-            # What the chord adds at the kink. The slope below is free to adapt: it counts only among equals.
-            self.loss = (1e-9 + (-weight).clamp_min(0) * band.over) * ((self.lo < 0) & (self.hi > 0))
-        else:
-            # How far the lines are apart in the middle.
-            middle, under = (self.lo + self.hi) / 2, 0.0 if band.under is None else band.under
-            self.loss = weight.abs() * ((band.high - band.low) * middle + band.over - under).clamp_min(0)
-        return self.rows.back(a)
