@@ -49,9 +49,9 @@ def test_the_paper_scale_is_the_published_one() -> None:
 def test_every_figure_of_the_training_says_what_it_claims() -> None:
     known = figures()
     for name in ("1", "2", "7", "8", "10"):
-        assert known[f"large_perturbations.figure{name}"].trains
+        assert known[f"large_perturbations.figure{name}"].long
     assert known["large_perturbations.table2"].claim.startswith("CIFAR-10")
-    assert known["tilting.lenet"].trains
+    assert known["tilting.lenet"].long
 
 
 def test_the_temperature_makes_the_median_top_score_as_asked() -> None:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from calipers.diagnostics import from_other
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import Trainings
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.threats import Threat
 
 if TYPE_CHECKING:
@@ -124,11 +123,11 @@ def checked(subject: Subject, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFram
     paper=PAPER,
     claim="Twelve sanity checks find nothing wrong with the networks extended from 0.3 to 0.4 and to 0.5; smaller "
     "steps (0.01) and the raw gradient leave 0.4 at about 90 %, but bring 0.5 from 80 % to 30 % and to 14-20 %.",
-    trains=True,
+    long=True,
 )
-def appendix_c(scale: Scale, folder: Path | None = None) -> Result:
+def appendix_c(scale: Scale, bench: Bench = HERE) -> Result:
     """The checks of both networks, and what breaks the second."""
-    runs, effort = Trainings(scale, folder), EFFORTS[scale]
+    runs, effort = Trainings(scale, bench.trained), EFFORTS[scale]
     base = runs.base(0.3).model
     with warnings.catch_warnings():
         # That nothing can be learned at half the box is what this figure is about.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from calipers.papers.large_perturbations import PAPER
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.trainings import Studio
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy, robust_accuracy
@@ -47,12 +46,12 @@ def _variants() -> dict[str, Plan]:
     paper=PAPER,
     claim="From random weights no initialisation, optimizer, learning rate, batch size, network or PGD setting makes "
     "adversarial training at 0.4 work on MNIST; FGSM seems to, but its gradients are obfuscated.",
-    trains=True,
+    long=True,
 )
-def appendix_b(scale: Scale, folder: Path | None = None) -> Result:
+def appendix_b(scale: Scale, bench: Bench = HERE) -> Result:
     """The grid of settings: final training loss, clean and robust accuracy of each."""
     data, arch, examples, epochs = _FULL[scale]
-    studio = Studio(scale, data, arch, folder, examples, held_out=100 if scale == "smoke" else 500)
+    studio = Studio(scale, data, arch, bench.trained, examples, held_out=100 if scale == "smoke" else 500)
     chosen = _variants() if scale != "smoke" else {name: _variants()[name] for name in ("reference", "FGSM")}
     runs = {name: studio.fit(_named(name), replace(plan, epochs=epochs)) for name, plan in chosen.items()}
     runs["Glorot"] = studio.fit("glorot", replace(_REFERENCE, epochs=epochs), init="glorot")
@@ -92,15 +91,15 @@ _PUBLISHED = {"8/255": (87, 53, 18, 1), "8/255 -> 16/255": (75, 56, 32, 10), "8/
     paper=PAPER,
     claim="CIFAR-10, L-infinity: extended from 8/255 to 16/255, and to 32/255, a network keeps 32% at 16/255, and 16% "
     "at 32/255, where the one trained at 8/255 has 18% and 1%.",
-    trains=True,
+    long=True,
 )
-def table2(scale: Scale, folder: Path | None = None) -> Result:
+def table2(scale: Scale, bench: Bench = HERE) -> Result:
     """ResNet-18 on CIFAR-10; the paper has a ResNet-50.
 
     Only ``paper`` is the table: the smaller scales run the same code on so few images that their numbers mean nothing.
     """
     examples, epochs, more, batch, judged = _CIFAR[scale]
-    studio = Studio(scale, "cifar10", "resnet18", folder, examples, held_out=min(judged, 500))
+    studio = Studio(scale, "cifar10", "resnet18", bench.trained, examples, held_out=min(judged, 500))
     base = Plan(
         "pgd", Schedule("constant", 8 / 255), Ascent("linf", step_size=2 / 255), epochs=epochs, batch_size=batch,
         optimizer="sgd", lr=0.1, lr_drops=(50, 100), weight_decay=5e-4, augment=True,

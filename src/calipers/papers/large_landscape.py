@@ -29,7 +29,7 @@ from calipers.diagnostics import (
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import Trainings
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.runner import Draws
 from calipers.threats import Threat
 from calipers.training import Plan, Schedule, fresh
@@ -125,11 +125,11 @@ def _chance(runs: Trainings, names: dict[str, Classifier], eps: dict[str, float]
     paper=PAPER,
     claim="From random weights to trained ones the adversarial loss is convex along the line for small eps and begins "
     "to be non-convex as eps grows (0, 0.2, 0.3, 0.4).",
-    trains=True,
+    long=True,
 )
-def figure3(scale: Scale, folder: Path | None = None) -> Result:
+def figure3(scale: Scale, bench: Bench = HERE) -> Result:
     """ℓ(α) from the random initial weights of each training to its final ones, at the eps of the training."""
-    runs, look = Trainings(scale, folder), LOOKS[scale]
+    runs, look = Trainings(scale, bench.trained), LOOKS[scale]
     standard = runs.studio.fit("standard", Plan("standard", Schedule("constant", 0.0), epochs=min(5, runs.size.epochs)))
     ends = {0.0: standard.model} | {eps: runs.base(eps).model for eps in (0.2, 0.3, 0.4)}
     start = fresh(runs.studio.arch, seed=0)
@@ -144,22 +144,22 @@ def figure3(scale: Scale, folder: Path | None = None) -> Result:
     paper=PAPER,
     claim="From weights trained at 0.3 to those extended to 0.4, the loss at 0.4 is nearly convex along the line, "
     "the loss at 0.3 stays low (right): mode connectivity.",
-    trains=True,
+    long=True,
 )
-def figure4(scale: Scale, folder: Path | None = None) -> Result:
+def figure4(scale: Scale, bench: Bench = HERE) -> Result:
     """ℓ(α) between the two networks, under the training's PGD at both eps."""
-    return _extended(scale, folder, {"eps = 0.4": 0.4, "eps = 0.3": 0.3})
+    return _extended(scale, bench.trained, {"eps = 0.4": 0.4, "eps = 0.3": 0.3})
 
 
 @figure(
     "large_perturbations.figure11",
     paper=PAPER,
     claim="As figure 4, with a more accurate PGD (200 steps of 0.005): the loss is even closer to convex.",
-    trains=True,
+    long=True,
 )
-def figure11(scale: Scale, folder: Path | None = None) -> Result:
+def figure11(scale: Scale, bench: Bench = HERE) -> Result:
     """ℓ(α) between the two networks at 0.4, under the training's PGD and under the finer one."""
-    return _extended(scale, folder, {"eps = 0.4, step 0.05": 0.4}, fine={"eps = 0.4, step 0.005": 0.4})
+    return _extended(scale, bench.trained, {"eps = 0.4, step 0.05": 0.4}, fine={"eps = 0.4, step 0.005": 0.4})
 
 
 def _extended(
@@ -180,11 +180,11 @@ def _extended(
     paper=PAPER,
     claim="Along the adversarial and a random direction the loss of the networks for 0.3 and 0.4 is smooth; that of "
     "the network extended to 0.5 has sudden jumps: it hides its gradient.",
-    trains=True,
+    long=True,
 )
-def figure5(scale: Scale, folder: Path | None = None) -> Result:
+def figure5(scale: Scale, bench: Bench = HERE) -> Result:
     """The loss on the plane of sign(∂loss/∂x) and random signs, half of eps along both, for three networks."""
-    runs, look = Trainings(scale, folder), LOOKS[scale]
+    runs, look = Trainings(scale, bench.trained), LOOKS[scale]
     test = runs.studio.test(look.examples)
     rows: list[dict[str, object]] = []
     first: dict[str, np.ndarray] = {}
@@ -247,22 +247,22 @@ def _draw_planes(planes: dict[str, np.ndarray]) -> Picture:
     paper=PAPER,
     claim="Training at larger eps gives sparser, more meaningful saliency maps and perturbations; the raw gradient "
     "gives an interpretable attack even on the network extended to 0.5, which hides its gradient.",
-    trains=True,
+    long=True,
 )
-def figure6(scale: Scale, folder: Path | None = None) -> Result:
+def figure6(scale: Scale, bench: Bench = HERE) -> Result:
     """Saliency at the perturbed input (0.3), signed perturbations (0.45) and raw-gradient ones (0.5): two examples."""
-    return _interpretability(scale, folder, 2)
+    return _interpretability(scale, bench.trained, 2)
 
 
 @figure(
     "large_perturbations.figure13",
     paper=PAPER,
     claim="As figure 6, on more examples.",
-    trains=True,
+    long=True,
 )
-def figure13(scale: Scale, folder: Path | None = None) -> Result:
+def figure13(scale: Scale, bench: Bench = HERE) -> Result:
     """Saliency and perturbations of six examples."""
-    return _interpretability(scale, folder, 6)
+    return _interpretability(scale, bench.trained, 6)
 
 
 def _interpretability(scale: Scale, folder: Path | None, shown: int) -> Result:

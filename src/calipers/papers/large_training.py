@@ -16,7 +16,7 @@ from calipers.attacks import apgd, pgd
 from calipers.data import DataSet
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.trainings import Studio, draw_curves
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy
@@ -107,11 +107,11 @@ class Trainings:
     paper=PAPER,
     claim="MNIST, L-infinity: started from a network trained at 0.3, or with eps raised by 0.01 an epoch, adversarial "
     "training at 0.4 works (90% and 91% under PGD-200); the baseline trained at 0.3 has 15% there.",
-    trains=True,
+    long=True,
 )
-def table1(scale: Scale, folder: Path | None = None) -> Result:
+def table1(scale: Scale, bench: Bench = HERE) -> Result:
     """Clean and robust accuracy of the three networks, under the paper's attack and under this project's strongest."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     models = {
         "adversarial training (0.3)": runs.base(0.3),
         "0.3 -> 0.4": runs.extended(0.3, 0.4),
@@ -190,11 +190,11 @@ def _curves(runs: Trainings, trainings: dict[str, Trained], *said: str, columns:
     "large_perturbations.figure1",
     paper=PAPER,
     claim="Adversarial training from random weights does not lower the training loss for eps above about 0.35 (MNIST).",
-    trains=True,
+    long=True,
 )
-def figure1(scale: Scale, folder: Path | None = None) -> Result:
+def figure1(scale: Scale, bench: Bench = HERE) -> Result:
     """Training loss by epoch from random weights, for five eps."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     return _curves(runs, {f"{eps:g}": runs.plain(eps) for eps in (0.1, 0.2, 0.3, 0.35, 0.4, 0.5)})
 
 
@@ -203,11 +203,11 @@ def figure1(scale: Scale, folder: Path | None = None) -> Result:
     paper=PAPER,
     claim="From weights trained at a smaller eps the training loss at a larger one falls within a few epochs: "
     "0.3 -> 0.4 (A) and 0.35 -> 0.45 (B) on MNIST.",
-    trains=True,
+    long=True,
 )
-def figure2(scale: Scale, folder: Path | None = None) -> Result:
+def figure2(scale: Scale, bench: Bench = HERE) -> Result:
     """Extended adversarial training beside training from random weights at the same eps."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     trainings = {"A: 0.3 -> 0.4": runs.extended(0.3, 0.4), "B: 0.35 -> 0.45": runs.extended(0.35, 0.45),
                  "0.4 from random weights": runs.plain(0.4)}  # fmt: skip
     return _curves(runs, trainings)
@@ -217,11 +217,11 @@ def figure2(scale: Scale, folder: Path | None = None) -> Result:
     "large_perturbations.figure7",
     paper=PAPER,
     claim="Iterative adversarial training to 0.5: the training loss rises slowly, then suddenly; there one stops.",
-    trains=True,
+    long=True,
 )
-def figure7(scale: Scale, folder: Path | None = None) -> Result:
+def figure7(scale: Scale, bench: Bench = HERE) -> Result:
     """The training loss while eps rises, and where the stopping rule ends it."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     run = runs.iterative(0.5)
     return _curves(runs, {"IAT 0 -> 0.5": run}, run.stopped or "The stopping rule found no sudden rise.")
 
@@ -230,11 +230,11 @@ def figure7(scale: Scale, folder: Path | None = None) -> Result:
     "large_perturbations.figure8",
     paper=PAPER,
     claim="Adversarial training fails above about 0.35 from random weights; extended training to 0.5 lowers the loss.",
-    trains=True,
+    long=True,
 )
-def figure8(scale: Scale, folder: Path | None = None) -> Result:
+def figure8(scale: Scale, bench: Bench = HERE) -> Result:
     """Extended training from 0.3 to 0.4 and 0.5, and from 0.35 to 0.45."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     pairs = ((0.3, 0.4), (0.35, 0.45), (0.3, 0.5))
     return _curves(runs, {f"{start:g} -> {eps:g}": runs.extended(start, eps) for start, eps in pairs})
 
@@ -244,11 +244,11 @@ def figure8(scale: Scale, folder: Path | None = None) -> Result:
     paper=PAPER,
     claim="Adversarial training converges: the change of the training loss and the L2 distance of the weights from "
     "epoch to epoch both become small.",
-    trains=True,
+    long=True,
 )
-def figure10(scale: Scale, folder: Path | None = None) -> Result:
+def figure10(scale: Scale, bench: Bench = HERE) -> Result:
     """Change of the loss and movement of the weights by epoch."""
-    runs = Trainings(scale, folder)
+    runs = Trainings(scale, bench.trained)
     trainings = {"0.3": runs.base(0.3), "0.3 -> 0.4": runs.extended(0.3, 0.4)}
     moved = trainings["0.3"].metrics
     said = (f"At 0.3 the weights move {moved[0]['weights_moved']:.2f} in the first epoch and "

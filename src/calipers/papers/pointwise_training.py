@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calipers.data import DataSet
 from calipers.models import Classifier
 from calipers.papers.pointwise import PAPER
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.trainings import Studio
 from calipers.threats import steepest
 from calipers.training import Ascent, Plan, Schedule
@@ -39,12 +39,14 @@ _SOURCES = ("reference", "hard")
     paper=PAPER,
     claim="Trained on a third of the data and on hard points near it, a network is as accurate as one trained on all "
     "of the data, more robust, and its adversarial examples transfer to that one, but not vice versa.",
-    trains=True,
+    long=True,
 )
-def figure5(scale: Scale, folder: Path | None = None) -> Result:
+def figure5(scale: Scale, bench: Bench = HERE) -> Result:
     """Accuracy against the length of a normalised one-step attack, direct and transferred both ways."""
     sets, arch, examples, epochs, judged = _SIZES[scale]
-    table = pd.concat([_rows(scale, folder, data, arch, examples, epochs, judged) for data in sets], ignore_index=True)
+    table = pd.concat(
+        [_rows(scale, bench.trained, data, arch, examples, epochs, judged) for data in sets], ignore_index=True
+    )
     return Result(table, tuple(_finding(table[table.data == data], data) for data in sets), lambda: _draw(table))
 
 

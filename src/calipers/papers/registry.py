@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Picture
 
-__all__ = ["Bench", "Figure", "Result", "Scale", "figure", "figures", "run"]
+__all__ = ["HERE", "Bench", "Figure", "Result", "Scale", "figure", "figures", "run"]
 
 Scale = Literal["smoke", "cpu", "paper"]
 Reproduce = Callable[..., "Result"]
@@ -57,6 +57,7 @@ class Bench:
 
     Arguments:
         folder: where; ``None`` keeps them in memory, or in a temporary folder if there are several workers.
+        trained: where networks are kept, which figures share; ``None`` keeps none.
         workers: processes.
         tell: told in a line how far the work is.
 
@@ -68,6 +69,7 @@ class Bench:
     """
 
     folder: Path | None = None
+    trained: Path | None = None
     workers: int = 1
     tell: Callable[[str], None] = lambda line: None
 
@@ -92,6 +94,10 @@ class Bench:
         return run_shards(work, folder, mark, count, workers=self.workers, on_done=on_done)
 
 
+# Nothing kept, one process: what a figure called from Python works at.
+HERE = Bench()
+
+
 @dataclass(frozen=True)
 class Figure:
     """A published figure or table, and the function that reproduces it.
@@ -100,9 +106,8 @@ class Figure:
         name: ``"paper.figure"``.
         paper: title, authors, year.
         claim: what the paper says it shows.
-        reproduce: scale to result; of a long figure, scale and bench to result; of one that trains, scale and folder.
+        reproduce: scale to result; of a long figure, scale and bench to result.
         long: whether it takes a :class:`Bench` to work at.
-        trains: whether it takes a folder of trainings, which figures share and a killed run goes on with.
 
     Example:
         >>> figures()["pointwise.figure3"].claim
@@ -114,16 +119,12 @@ class Figure:
     claim: str
     reproduce: Reproduce
     long: bool = False
-    trains: bool = False
 
 
-def figure(
-    name: str, *, paper: str, claim: str, long: bool = False, trains: bool = False
-) -> Callable[[Reproduce], Reproduce]:
+def figure(name: str, *, paper: str, claim: str, long: bool = False) -> Callable[[Reproduce], Reproduce]:
     """Register a function ``scale -> Result`` as the reproduction of one figure; a long one ``scale, bench -> Result``.
 
-    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size. A figure that ``trains`` is
-    called with the folder ``OUT/trained/SCALE`` as well, which figures share.
+    ``"smoke"`` takes a second, ``"cpu"`` is small, ``"paper"`` is the published size.
 
     Raises:
         BadInput: if the name is taken by another function.
@@ -142,7 +143,7 @@ def figure(
             function.__qualname__,
         ):
             raise BadInput("figure", expected="a new name", got=repr(name))
-        _FIGURES[name] = Figure(name, paper, claim, function, long, trains)
+        _FIGURES[name] = Figure(name, paper, claim, function, long)
         return function
 
     return register
@@ -173,7 +174,8 @@ def run(
     """Reproduce one figure: NAME.csv, NAME.svg (if it has a picture), NAME.json and the figure's own files, each whole.
 
     The JSON holds the claim, the findings, the command, the scale, the seconds, the kind of machine and the versions.
-    A long figure keeps what is finished in NAME.SCALE.parts until it is through: run again, it goes on from there; its
+    A long figure keeps finished shards in NAME.SCALE.parts until it is through, and networks in trained/SCALE, where
+    other figures find them: run again, it goes on from there; its
     seconds are those of the last run.
 
     Arguments:
@@ -200,10 +202,8 @@ def run(
     check_workers(workers)
     chosen, start, folder = known[name], time.perf_counter(), Path(out)
     kept = folder / f"{name}.{scale}.parts"
-    if chosen.trains:
-        result = chosen.reproduce(scale, folder / "trained" / scale)
-    else:
-        result = chosen.reproduce(scale, Bench(kept, workers, tell)) if chosen.long else chosen.reproduce(scale)
+    bench = Bench(kept, folder / "trained" / scale, workers, tell)
+    result = chosen.reproduce(scale, bench) if chosen.long else chosen.reproduce(scale)
     picture = _svg(name, result.plot) if result.plot else None
     more = {file: make() for file, make in result.files.items()}
     about = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from calipers.attacks import column
 from calipers.data import DataSet
 from calipers.models import Classifier, Normalize
-from calipers.papers.registry import Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.tilting import PAPER
 from calipers.papers.trainings import Studio, draw_curves
 from calipers.runner.draws import Draws
@@ -55,15 +54,15 @@ class _Net:
     paper=PAPER,
     claim="LeNet on MNIST: with weight decay 0.1 instead of 0.0001 the weights are smaller, the test error is 1.2% "
     "instead of 1.6%, and targeted adversarial perturbations have larger L2 norms.",
-    trains=True,
+    long=True,
 )
-def lenet(scale: Scale, folder: Path | None = None) -> Result:
+def lenet(scale: Scale, bench: Bench = HERE) -> Result:
     """Error curves, filters, and the length of targeted adversarial perturbations, for two weight decays.
 
     The published setting: 50 epochs, batches of 300, learning rate 0.0005, momentum 0.9.
     """
     examples, epochs, judged, instances = _SIZES[scale]
-    studio = Studio(scale, "mnist", "mnist-lenet", folder, examples, held_out=judged)
+    studio = Studio(scale, "mnist", "mnist-lenet", bench.trained, examples, held_out=judged)
     test = studio.test(judged)
     nets = {}
     for name, decay in _DECAYS.items():

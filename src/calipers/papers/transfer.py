@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from calipers.data import load
 from calipers.geometry import Hyperplane, fools_linear, max_margin
 from calipers.geometry import section6 as counter_example
-from calipers.papers.registry import Bench, Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.transfer_ensemble import Weights, fit, gradient, logits, make, right, stacked_gradient
 from calipers.runner import Part, merge
 
@@ -33,7 +33,6 @@ PAPER = (
 )
 STEPS, STEP = 40, 0.01
 KINDS = ("random", "SVM", "network")
-HERE = Bench()
 
 
 class _Size(NamedTuple):
