@@ -6,19 +6,20 @@ Everything heavy is imported by the command that needs it, so that ``--help`` co
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from calipers.cli.data import data_app
 from calipers.cli.outcome import check_place, tell_run
-from calipers.cli.terminal import bytes_progress, complain, progress, say, say_json, warnings_in_a_line
+from calipers.cli.papers import papers_app
+from calipers.cli.terminal import complain, progress, say, warnings_in_a_line
 from calipers.cli.train import train
-from calipers.cli.wording import complaint, whole_number
+from calipers.cli.wording import Flag, Whole, complaint
 from calipers.errors import BadInput
 
 __all__ = ["app", "main", "run"]
@@ -45,14 +46,9 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-data_app = App(name="data", help="List, fetch and verify the data sets.")
-papers_app = App(name="papers", help="List and reproduce the figures and tables of the source papers.")
 app.command(data_app)
 app.command(papers_app)
 app.command(train)
-
-Whole = Annotated[int, Parameter(converter=whole_number)]
-Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 @app.command
@@ -226,133 +222,6 @@ def compare(first: Path, second: Path, /, *others: Path, out: Path | None = None
     say(room.side_by_side(runs))
     if out is not None:
         say(f"page: {room.write_comparison(runs, out)}")
-    return 0
-
-
-@data_app.command(name="list")
-def data_list(*, json: Flag = False) -> int:
-    """Say which data sets there are, and which of them are on this machine.
-
-    For example:
-
-        calipers data list
-
-    Parameters
-    ----------
-    json
-        Print a JSON object: name to state.
-    """
-    from calipers import data
-
-    found = data.available()
-    if json:
-        say_json(jsonlib.dumps(found))
-        return 0
-    for name, state in found.items():
-        say(f"{name:15} {state}")
-    home = data.home()
-    say(f"$CALIPERS_DATA: {home if home else 'not set'}")
-    return 0
-
-
-@data_app.command
-def fetch(name: str, /, *, quiet: Flag = False) -> int:
-    """Download the official files of a data set into $CALIPERS_DATA, resuming where it stopped.
-
-    For example:
-
-        CALIPERS_DATA=~/data calipers data fetch mnist
-
-    Parameters
-    ----------
-    name
-        mnist, fashion-mnist or cifar10.
-    quiet
-        Say nothing but errors.
-    """
-    from calipers import data
-
-    with bytes_progress(quiet) as tell:
-        files = data.fetch(name, progress=tell)
-    if not quiet:
-        for file in files:
-            say(str(file))
-        if not files:
-            say(f"{name} is complete")
-    return 0
-
-
-@data_app.command
-def verify(name: str, /) -> int:
-    """Check the files of a data set against their checksums; exit status 1 if one is missing or wrong.
-
-    For example:
-
-        CALIPERS_DATA=~/data calipers data verify mnist
-
-    Parameters
-    ----------
-    name
-        mnist, fashion-mnist or cifar10.
-    """
-    from calipers import data
-
-    results = data.verify(name)
-    for result in results:
-        say(f"{'ok ' if result.ok else 'NO '} {result.file}: {result.what}")
-    return 0 if all(result.ok for result in results) else 1
-
-
-@papers_app.command(name="list")
-def papers_list() -> int:
-    """List the figures and tables that can be reproduced.
-
-    For example:
-
-        calipers papers list
-    """
-    from calipers import papers
-
-    for name, figure in papers.figures().items():
-        say(f"{name:35} {figure.claim}")
-    return 0
-
-
-@papers_app.command(name="run")
-def papers_run(
-    name: str,
-    /,
-    *,
-    scale: Literal["smoke", "cpu", "paper"] = "cpu",
-    out: Path = Path("runs/papers"),
-    workers: Whole = 1,
-    quiet: Flag = False,
-) -> int:
-    """Reproduce one figure: a table, a picture, and a record of how they were made.
-
-    A long figure that was killed goes on where it was when it is run again.
-
-    For example:
-
-        calipers papers run strict_lower_bound.theorem1 --scale smoke --out figures
-
-    Parameters
-    ----------
-    name
-        As `calipers papers list` names it.
-    scale
-        smoke (seconds), cpu (minutes) or paper (as published).
-    out
-        Where to write NAME.csv, NAME.svg and NAME.json.
-    workers
-        Processes, for the long figures.
-    quiet
-        No lines about how far a long figure is.
-    """
-    from calipers import papers
-
-    for file in papers.run(name, scale, out, workers=workers, tell=(lambda line: None) if quiet else complain):
-        say(str(file))
     return 0
 
 

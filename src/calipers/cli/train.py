@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from calipers.cli.terminal import progress, say, say_json
-from calipers.cli.wording import whole_number
+from calipers.cli.wording import Flag, Whole
 from calipers.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from calipers.training import Plan, Trained, Withstands
 
 __all__ = ["train"]
-
-Whole = Annotated[int, Parameter(converter=whole_number)]
-Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 def train(

@@ -1,11 +1,11 @@
-"""What cyclopts complains about, in the one wording of all complaints."""
+"""How options are read, and what cyclopts complains about, in the one wording of all complaints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from cyclopts import CycloptsError, Token
+from cyclopts import CycloptsError, Parameter, Token
 from cyclopts.exceptions import (
     CoercionError,
     MissingArgumentError,
@@ -17,7 +17,7 @@ from cyclopts.exceptions import (
 
 from calipers.errors import BadInput, nearest
 
-__all__ = ["complaint", "whole_number"]
+__all__ = ["Flag", "Whole", "complaint", "whole_number"]
 
 _KINDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "no value"}
 
@@ -88,3 +88,8 @@ def _unknown_command(error: UnknownCommandError, where: str) -> BadInput:
     word = (error.unused_tokens or [""])[0]
     known = [name for name in (error.app or ()) if not name.startswith("-")]
     return BadInput(where, expected="a command it knows", got=repr(word), hint=nearest(word, known))
+
+
+# The types of most options: a whole number as it was typed; a switch that has no --no-… form.
+Whole = Annotated[int, Parameter(converter=whole_number)]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
