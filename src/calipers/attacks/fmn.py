@@ -33,8 +33,10 @@ class _FMN(Steps):
         falling = self.falling(rows)
         gamma = 1e-4 + (self.gamma - 1e-4) * falling
         rows.radius = self._radius(rows, seen, gamma, name)
-        length = column((0.01 + 0.99 * falling) * box.scale(rows.x), rows.z)
-        ahead = rows.z + length * steepest(seen.grad, "l2")
+        # In L∞ every coordinate counts alike: an L2-normalised step hardly moves those with small gradients.
+        reach = rows.radius.minimum(box.scale(rows.x)) / 2 if name == "linf" else box.scale(rows.x)
+        length = column((0.01 + 0.99 * falling) * reach, rows.z)
+        ahead = rows.z + length * steepest(seen.grad, "linf" if name == "linf" else "l2")
         rows.z = project(ahead, rows.x, rows.radius, name, box)
 
     def _radius(self, rows: Rows, seen: Seen, gamma: Tensor, name: Norm) -> Tensor:
@@ -71,6 +73,9 @@ def fmn(
     δ ← Π_{ball(radius) ∩ box}(δ + α·g/‖g‖₂) with g the gradient of the margin. The radius grows by 1 + γ while the
     model holds and shrinks by 1 − γ while it is fooled; before the first success it is ‖δ‖ + margin / ‖g‖_q, where the
     linearised boundary lies. γ and α fall along a cosine, α from the box's width.
+
+    Differs from the paper in L∞: the step is α·sign(g), α from half the radius, because on an adversarially trained
+    network the L2-normalised step ends much farther out.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`. The attack always seeks the minimal
