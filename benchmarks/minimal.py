@@ -6,7 +6,6 @@ count as infinite in the median, whatever the library says of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import correct, mlp, robust_cnn, undefended_cnn
+from benchmarks.timing import race
 from calipers import attacks
 from calipers.models import Classifier
 from calipers.threats import Threat, distance, norm_of
@@ -97,28 +97,36 @@ def _ours(norm: str, steps: int) -> dict[str, Callable[..., attacks.AttackResult
     return found | ({"ead": partial(attacks.ead, steps=steps)} if norm == "l1" else {})
 
 
-def compare(net: nn.Module, x: Tensor, y: Tensor, norm: str, steps: int) -> None:
-    """Print one table: every attack of the norm, ours first, then the peers that are installed."""
-    model, best = Classifier.of(net, shape=tuple(x.shape[1:])), torch.full((len(x),), torch.inf, dtype=torch.float64)
-    rows: list[tuple[str, Tensor, str, float]] = []
+def _own(
+    attack: Callable[..., attacks.AttackResult], model: Classifier, x: Tensor, y: Tensor, norm: str
+) -> tuple[Tensor, str]:
+    found = attack(model, x, y, Threat(norm))
+    return found.distance, f"{found.gradients.double().mean():.0f}"
+
+
+def _foreign(peer: Peer, net: nn.Module, x: Tensor, y: Tensor, norm: str) -> tuple[Tensor, str]:
+    z = peer(net, x, y).detach()
+    with torch.no_grad():
+        fooled = (net(z).argmax(1) != y) & ((z >= 0) & (z <= 1)).flatten(1).all(1)
+    return torch.where(fooled, distance(x, z, norm), torch.inf), ""
+
+
+def compare(net: nn.Module, x: Tensor, y: Tensor, norm: str, steps: int, repeats: int = 1, only: str = "") -> None:
+    """Print one table: the attacks of the norm (``only``: of these names), ours first, then the installed peers."""
+    model = Classifier.of(net, shape=tuple(x.shape[1:]))
+    runs: dict[str, Callable[[], tuple[Tensor, str]]] = {}
     for name, attack in _ours(norm, steps).items():
-        start = time.perf_counter()
-        found = attack(model, x, y, Threat(norm))
-        seconds = time.perf_counter() - start
-        rows.append((f"calipers {name}", found.distance, f"{found.gradients.double().mean():.0f}", seconds))
+        runs[f"calipers {name}"] = partial(_own, attack, model, x, y, norm)
     for package, make in (("adv-lib", _adv_lib), ("foolbox", _foolbox), ("torchattacks", _torchattacks)):
         try:
             label, peers = f"{package} {version(package)}", make(norm, steps)
         except ImportError as missing:
             print(f"  {package}: left out ({missing})")
             continue
-        for name, peer in peers.items():
-            start = time.perf_counter()
-            z = peer(net, x, y).detach()
-            seconds = time.perf_counter() - start
-            with torch.no_grad():
-                fooled = (net(z).argmax(1) != y) & ((z >= 0) & (z <= 1)).flatten(1).all(1)
-            rows.append((f"{label} {name}", torch.where(fooled, distance(x, z, norm), torch.inf), "", seconds))
+        runs |= {f"{label} {name}": partial(_foreign, peer, net, x, y, norm) for name, peer in peers.items()}
+    if only:
+        runs = {name: run for name, run in runs.items() if any(f"{name} ".count(f" {one} ") for one in only.split())}
+    rows = [(name, far, used, seconds) for name, (seconds, (far, used)) in race(runs, repeats).items()]
     best = torch.stack([far for _, far, _, _ in rows]).amin(0)
     print(f"{'':45}{'median':>9}{'mean':>9}{'failed':>8}{'nearest':>9}{'gradients':>11}{'seconds':>9}")
     for name, far, gradients, seconds in rows:

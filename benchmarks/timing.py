@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 __all__ = ["Contender", "race"]
 
 Contender = Callable[[], float]
+T = TypeVar("T")
 
 
-def race(contenders: dict[str, Contender], repeats: int = 5) -> dict[str, tuple[float, float]]:
+def race(contenders: dict[str, Callable[[], T]], repeats: int = 5) -> dict[str, tuple[float, T]]:
     """Seconds (the median) and what each contender returns (its robust accuracy, say), after one warm-up round."""
     for run in contenders.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    answers: dict[str, float] = {}
+    answers: dict[str, T] = {}
     for _ in range(repeats):
         for name, run in contenders.items():
             start = time.perf_counter()
