@@ -62,7 +62,7 @@ def assert_robust(
         >>> assert_robust(net, x, y, norm="linf", eps=0.25, proved=1.0)
         Traceback (most recent call last):
             ...
-        AssertionError: Linear at linf eps 0.25: expected at least 1 proved, got 0.5 (0.5 not broken); attacked: ...
+        AssertionError: Linear at linf eps 0.25: expected at least 1 proved, got 0.5 proved and 0.5 not broken; ...
     """
     promised = {"proved": proved, "not broken": not_broken}
     if proved is None and not_broken is None:
@@ -112,7 +112,7 @@ def _judge(run: Run, band: ThreatSummary, promised: dict[str, float | None], tru
     about = run.about["model"]
     name = about["name"] if isinstance(about, dict) else "the model"
     where = f"{name} at {band.norm} eps {band.eps:g}"
-    told = f"got {band.proved:.4g} ({band.not_broken:.4g} not broken)"
+    told = f"got {band.proved:.4g} proved and {band.not_broken:.4g} not broken"
     if short:
         raise AssertionError(f"{where}: expected {' and '.join(short)}, {told}; {_culprits(run, band.eps)}")
     raise AssertionError(f"{where}: {told}, but these numbers cannot be trusted: {'; '.join(untrue)}")

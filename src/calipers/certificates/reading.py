@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from calipers.certificates.arithmetic import arithmetic_of
-from calipers.certificates.certificate import UnknownOperator
+from calipers.certificates.certificate import NotApplicable, UnknownOperator
 from calipers.certificates.graph import Graph, Node
 from calipers.certificates.rules import RULES, WORDS, Refused, Symbol
 from calipers.models import Classifier
@@ -132,6 +132,13 @@ def read(model: Classifier) -> Graph:
         >>> [type(node.op).__name__ for _, node in read(Classifier.of(net, shape=(2, 2)))]
         ['Rearrange', 'Affine', 'Activation']
     """
+    if model.blind:
+        raise NotApplicable(
+            "certificate",
+            expected="a network of layers",
+            got=f"{model.name}, whose inside is not one",
+            hint="trees have a certificate of their own; of an ONNX file onnx2torch makes layers",
+        )
     arithmetic = arithmetic_of(model)
     like = torch.zeros((), dtype=model.dtype, device=model.device)
     lo, hi = (side.clamp(-1e3, 1e3) for side in model.box.sides(like))
