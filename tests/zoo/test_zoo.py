@@ -9,6 +9,14 @@ from calipers.threats import Threat
 from tests.zoo.defences import ZOO, digits, inputs_of
 
 
+@pytest.fixture(autouse=True)
+def generator():
+    """Random defences draw from the global generator: the same draws in whatever order the tests run."""
+    with torch.random.fork_rng():
+        torch.random.set_rng_state(torch.Generator().manual_seed(0).get_state())
+        yield
+
+
 @pytest.fixture(scope="module")
 def bare():
     """The audit of the network on digits without a defence, at every eps that a defence of it is compared at."""
