@@ -1,5 +1,6 @@
 """Attacks of other libraries: their claims are judged, their cost is counted, their words are understood."""
 
+import sys
 import warnings
 from importlib.metadata import EntryPoint
 
@@ -102,7 +103,7 @@ def test_words_of_other_libraries_are_understood_with_a_notice_and_not_twice():
 
 def test_a_plugin_is_found_by_its_name(monkeypatch):
     point = EntryPoint("mine", "calipers.attacks:fgsm", "calipers.attacks")
-    monkeypatch.setattr("calipers.attacks.foreign.plugins", lambda: {"mine": point, "pgd": point})
+    monkeypatch.setattr(sys.modules["calipers.attacks.foreign"], "plugins", lambda: {"mine": point, "pgd": point})
     model = image_net()
     x, y = examples(model, 4)
     mine = find_attack("mine", ATTACKS)(model, x, y, THREAT)

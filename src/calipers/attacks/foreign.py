@@ -57,9 +57,10 @@ def find_attack(name: str, known: dict[str, Attack]) -> Attack:
         >>> from calipers.attacks import ATTACKS
         >>> model, x = Classifier.of(torch.nn.Identity(), shape=(2,)), torch.tensor([[0.6, 0.5]])
         >>> with warnings.catch_warnings(record=True) as notices:
+        ...     warnings.simplefilter("always")
         ...     found = find_attack("pgd", ATTACKS)(model, x, torch.tensor([0]), Threat("linf", 0.1), nb_iter=5)
         >>> found.success, str(notices[0].message)
-        (tensor([True]), "pgd: nb_iter is called steps here; taken as steps=5")
+        (tensor([True]), 'pgd: nb_iter is called steps here; taken as steps=5')
     """
     if name not in known and name not in plugins():
         raise BadInput("attack", expected="a known name", got=repr(name), hint=nearest(name, [*known, *plugins()]))
