@@ -6,7 +6,6 @@ count as infinite in the median, whatever the library says of them.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -141,7 +140,3 @@ def main(robust: str | None = None, examples: int = 100, steps: int = 100, norms
         for norm in norms.split():
             print(f"\n{title}, {norm}, {len(x)} MNIST images, {steps} steps, torch {torch.__version__}")
             compare(net, x, y, norm, steps)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:2])
