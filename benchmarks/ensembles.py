@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from tests.factories import mnist_cnn
 from torch import Tensor, nn
 
+from benchmarks.networks import correct, robust_cnn, undefended_cnn
 from calipers.attacks import auto, reference
-from calipers.data import load
-from calipers.models import ARCHITECTURES, Classifier
+from calipers.models import Classifier
 from calipers.threats import Threat
 
 __all__ = ["main", "plot"]
@@ -130,14 +128,9 @@ CONTENDERS = {
 }
 
 
-def _networks() -> dict[str, nn.Module]:
-    """The undefended network, and a robust one where $CALIPERS_ROBUST names its weights (arch mnist-cnn)."""
-    found: dict[str, nn.Module] = {"undefended": mnist_cnn()}
-    if "CALIPERS_ROBUST" in os.environ:
-        robust = ARCHITECTURES["mnist-cnn"].build()
-        robust.load_state_dict(load_file(os.environ["CALIPERS_ROBUST"]))
-        found["robust"] = robust.eval()
-    return found
+def _network(name: str) -> nn.Module:
+    """The undefended network, or the robust one whose weights (arch mnist-cnn) $CALIPERS_ROBUST names."""
+    return undefended_cnn() if name == "undefended" else robust_cnn(os.environ["CALIPERS_ROBUST"])
 
 
 @contextmanager
@@ -150,11 +143,8 @@ def _frozen(net: nn.Module) -> Iterator[None]:
 
 def main(network: str = "undefended", images: int = 200, only: str = "") -> None:
     """Run the contenders whose name contains ``only``; append a row for every stage to ensembles.csv."""
-    net, data = _networks()[network], load("mnist")
-    x, y = data.x[: 2 * images], data.y[: 2 * images]
-    with torch.no_grad():
-        right = net(x).argmax(1) == y
-    x, y = x[right][:images], y[right][:images]
+    net = _network(network)
+    x, y = correct(net, images)
     new = not TABLE.exists()
     with _frozen(net), TABLE.open("a", newline="") as file:
         table = csv.writer(file)
@@ -183,7 +173,9 @@ def plot(images: int = 200) -> None:
             for number, name in enumerate(CONTENDERS):
                 some = rows[(rows.network == network) & (rows.contender == name)]
                 some = some[some.images == some.images.max()]
-                cheap = max(float(some[cost].min()) / 2, 1e-3) if len(some) else 1.0
+                if some.empty:
+                    continue
+                cheap = max(float(some[cost].min()) / 2, 1e-3)
                 look = {"where": "post", "marker": "o", "markersize": 3, "color": f"C{number}", "label": name}
                 axis.step([cheap, *some[cost]], [1.0, *some.robust], **look)
             axis.set(xscale="log", xlabel=cost, ylabel=f"robust accuracy, {network}")
