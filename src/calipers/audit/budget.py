@@ -28,6 +28,7 @@ class Budget:
         closing: attacks at the asked radii, in turn, for the examples whose bracket is still open there.
         sparse: the closing attacks in L0, which APGD does not take.
         queries: of each attack on a model without gradients, which takes the place of all of these.
+        again: queries of the search without gradients in the second pass, when a check has failed.
         guided: certificates that begin at the first attack's upper bound, in turn, for brackets that are not closed.
         last: one more for the examples that are still open at an asked radius after all attacks.
     """
@@ -38,6 +39,7 @@ class Budget:
     sparse: dict[str, Attack]
     guided: dict[str, Certificate]
     queries: int = 1000
+    again: int = 300
     last: dict[str, Certificate] = field(default_factory=dict)
 
     def first_in(self, norm: Norm, smooth: bool = True) -> tuple[str, Attack]:
@@ -73,6 +75,7 @@ BUDGETS: dict[str, Budget] = {
         sparse={"pgd": partial(pgd, steps=20)},
         guided=_CROWN,
         queries=200,
+        again=100,
     ),
     "standard": Budget(
         depth="standard",
@@ -94,6 +97,7 @@ BUDGETS: dict[str, Budget] = {
         },
         sparse={"pgd": partial(pgd, steps=200, restarts=10)},
         queries=10_000,
+        again=2000,
         guided={"crown": partial(crown, memory=2**29, fallback=False)},
         last={"branch": partial(branch, cases=3000, memory=2**27)},
     ),
@@ -106,6 +110,7 @@ BUDGETS: dict[str, Budget] = {
         closing={"reference": reference},
         sparse={"auto": auto},
         queries=5000,
+        again=2000,
         guided=_CROWN,
     ),
 }

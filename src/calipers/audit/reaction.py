@@ -34,8 +34,6 @@ BLIND = frozenset({
     "no-more-than-possible",
 })  # fmt: skip
 
-# Queries of the search without gradients, by budget.
-QUERIES = {"quick": 100, "standard": 300, "thorough": 2000, "auto": 300, "reference": 2000}
 _DRAWS, _JUDGES = 16, 64
 
 Medians = tuple[float | None, float | None]
@@ -81,7 +79,7 @@ class Plan:
     def budget(self, name: str) -> Budget:
         """The budget of the first pass, with the challengers that won and a search without gradients behind."""
         usual = find_budget(name)
-        extra: dict[str, Attack] = {**self.challengers, "square": partial(square, steps=QUERIES[name])}
+        extra: dict[str, Attack] = {**self.challengers, "square": partial(square, steps=usual.again)}
         closing = {**usual.closing, **extra}
         sparse = {**usual.sparse, **self.challengers}
         return replace(usual, closing=closing, sparse=sparse)
@@ -94,7 +92,7 @@ class Plan:
             f"attacked the mean answer of {_DRAWS} draws and judged by that of {_JUDGES} others": self.random,
             "took gradients past the steps that have none and from the scores before a softmax": self.bridged,
             f"ran on everything: {', '.join(self.challengers)}": bool(self.challengers),
-            f"searched without gradients ({QUERIES[budget]} queries of Square)": queried,
+            f"searched without gradients ({find_budget(budget).again} queries of Square)": queried,
         }
         return tuple(word for word, here in words.items() if here)
 
