@@ -28,7 +28,7 @@ from calipers.certificates import (
 from calipers.data import load
 from calipers.errors import BadInput
 from calipers.models import Classifier
-from calipers.papers.registry import Bench, Result, Scale, figure
+from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.runner import Part
 from calipers.threats import Norm, Threat
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-HERE = Bench()
 _EXAMPLES: dict[Scale, int] = {"smoke": 2, "cpu": 5, "paper": 10}
 _STEPS: dict[Scale, int] = {"smoke": 20, "cpu": 60, "paper": 150}
 _NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
