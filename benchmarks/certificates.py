@@ -1,20 +1,34 @@
-"""The lower jaw: ratios to an attack and seconds on MNIST networks, a certified network, and a large one's memory."""
+"""The lower jaw: random networks, ratios to an attack and seconds on MNIST networks, a certified one, a large one."""
 
 from __future__ import annotations
 
+import math
 import resource
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calipers.attacks import apgd, fab, fmn
-from calipers.certificates import branch, clever, crown, interval, lipschitz, local_lipschitz
+from calipers.certificates import (
+    CERTIFICATES,
+    NotApplicable,
+    branch,
+    clever,
+    crown,
+    interval,
+    lipschitz,
+    local_lipschitz,
+)
 from calipers.data import load
 from calipers.models import Classifier
-from calipers.threats import Norm, Threat
+from calipers.threats import Box, Norm, Threat
 
 __all__ = ["main"]
 
@@ -88,7 +102,8 @@ def ratios(widths: tuple[int, ...], examples: int = 20, seconds: float = 3.0) ->
     print(f"{'-'.join(map(str, widths))}, clean accuracy {accuracy:.3f}, {examples} images")
     for norm in NORMS:
         # FMN alone is up to twice too far on a third of these images, and the ratio would measure the attack.
-        upper = fmn(model, x, y, Threat(norm), steps=500).better(fab(model, x, y, Threat(norm))).distance
+        many = fab(model, x, y, Threat(norm), steps=100, targets=9)
+        upper = fmn(model, x, y, Threat(norm), steps=500).better(many).distance
         for name, run in (
             ("product", lambda n: lipschitz(model, x, y, n, constants="product")),
             ("partial", lambda n: lipschitz(model, x, y, n)),
@@ -148,8 +163,79 @@ def large(channels: int = 64) -> None:
               f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")  # fmt: skip
 
 
+ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
+    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.GELU, lambda: nn.GELU("tanh"), nn.SiLU,
+)  # fmt: skip
+BOXES = (Box(0, 1), Box(-2, 3), Box(-math.inf, math.inf))
+
+
+def _random(seed: int) -> tuple[Classifier, Tensor, Tensor, Norm]:
+    """A small network, three inputs of it with their labels, and a norm; all drawn from one generator."""
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(n: int) -> int:
+        return int(torch.randint(n, (1,), generator=g))
+
+    act, classes, gain = ACTIVATIONS[draw(len(ACTIVATIONS))], 2 + draw(4), 10 ** (1.4 * draw(100) / 100 - 0.2)
+    shape: tuple[int, ...]
+    with torch.random.fork_rng():
+        if draw(4) == 0:
+            padding, pool = draw(2), (nn.MaxPool2d, nn.AvgPool2d)[draw(2)]
+            shape, side = (1, 4, 4), 2 + 2 * padding
+            layers = [nn.Conv2d(1, 3, 2, padding=padding), act(), pool(2, 1), nn.Flatten()]
+            net = nn.Sequential(*layers, nn.Linear(3 * side * side, classes))
+        else:
+            widths = [2 + draw(9), *(2 + draw(12) for _ in range(1 + draw(3)))]
+            parts = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), act())]
+            shape, net = (widths[0],), nn.Sequential(*parts, nn.Linear(widths[-1], classes))
+        with torch.no_grad():
+            for p in net.parameters():
+                p.copy_(torch.randn(p.shape, generator=g) * (gain / p[0].numel() ** 0.5 if p.dim() > 1 else 0.3))
+    dtype = (torch.float32, torch.float64)[draw(2)]
+    model = Classifier.of(net.to(dtype).eval(), shape=shape, box=BOXES[draw(3)])
+    x = torch.rand(3, *shape, generator=g).to(dtype)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1), NORMS[draw(3)]
+
+
+def _broken(seed: int) -> tuple[int, list[str]]:
+    """How many bounds one random network was given, and which of them an attack has proved wrong."""
+    model, x, y, norm = _random(seed)
+    upper = fmn(model, x, y, Threat(norm), steps=30).distance
+    every = dict(CERTIFICATES)
+    if seed % 10 == 0:
+        every["branch"] = partial(branch, upper=upper, cases=60)
+    count, wrong = 0, []
+    for name, certificate in every.items():
+        try:
+            radius = certificate(model, x, y, norm).radius
+        except NotApplicable:
+            continue
+        count += len(x)
+        bad = (radius > upper) | radius.isnan()
+        # The attack is sent into the largest ball that is said to be safe, too.
+        safe = torch.where(radius.isfinite(), radius, 0.0)
+        if float(safe.max()) > 0:
+            i = safe.argmax()[None]
+            inside = apgd(model, x[i], y[i], Threat(norm, float(safe.max())), steps=15, loss="margin").distance
+            bad[i] |= inside <= radius[i]
+        wrong += [f"{name} in {norm}, seed {seed}"] * bool(bad.any())
+    return count, wrong
+
+
+def random_networks(count: int = 3000) -> None:
+    """Every certificate on thousands of random networks: all activations, norms, depths, scales, boxes, both floats."""
+    start = time.perf_counter()
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = list(pool.map(_broken, range(count), chunksize=25))
+    wrong = [one for _, those in found for one in those]
+    print(f"{count} random networks, {sum(n for n, _ in found)} bounds, {len(wrong)} above an attack "
+          f"({time.perf_counter() - start:.0f} s)", *wrong, sep="\n  ")  # fmt: skip
+
+
 def main() -> None:
     """Print the tables."""
+    random_networks()
     large()
     ratios((784, 64, 64, 10))
     ratios((784, 20, 20, 10))

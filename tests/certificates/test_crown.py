@@ -16,7 +16,7 @@ from calipers.certificates.pooling import MaxPool
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Picks, between, tangents
 from calipers.models import Classifier, references
-from calipers.threats import Box, Norm, Threat, cross
+from calipers.threats import Box, Norm, Threat, cross, distance
 from tests.certificates.networks import weights
 
 LP: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -157,6 +157,31 @@ def test_what_does_not_fit_into_memory_falls_back_with_a_sentence():
     with pytest.warns(TooLarge, match=r"node 3 would take .* interval bounds are used"):
         less = crown(model, x, y, "linf", memory=5e3).radius
     assert ((less > 0) & (less <= full)).all()
+
+
+@pytest.mark.parametrize("norm", LP)
+def test_the_minimiser_lies_in_the_domain_and_reaches_the_least_value(norm):
+    g = torch.Generator().manual_seed(1)
+    for box in (Box(0, 1), Box(-5, 5)):
+        x = torch.rand(7, 6, generator=g, dtype=torch.float64)
+        radius = torch.rand(7, generator=g, dtype=torch.float64)
+        domain, a = Domain(x, radius, norm, box), torch.randn(7, 4, 6, generator=g, dtype=torch.float64)
+        a[:, 0] = 0
+        z = domain.minimiser(a)
+        for row in range(4):
+            assert (distance(x, z[:, row], norm) <= radius * (1 + 1e-12)).all()
+            assert (z[:, row] == box.clamp(z[:, row])).all()
+        value, least = (a * z).sum(2), domain.lowest(a)
+        assert (value >= least).all()
+        assert torch.allclose(value, least, rtol=1e-3, atol=1e-9)
+
+
+def test_branching_does_not_search_beyond_a_wrong_answer_it_has_met():
+    """The attack is ten times too far: hardly any of the cases may go where there is nothing to be proved."""
+    ball = next(r for r in references() if r.classifier.name == "linf-ball")
+    exact = ball.radius["linf"]
+    radius = branch(ball.classifier, ball.x, ball.y, "linf", upper=10 * exact, cases=300).radius
+    assert ((0.95 * exact < radius) & (radius <= exact)).all()
 
 
 @pytest.mark.parametrize("norm", LP)

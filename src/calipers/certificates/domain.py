@@ -55,6 +55,30 @@ class Domain:
         gain = torch.cat([self._gain(a[some], size[some], some) for some in self._blocks(a)]) * (1 + 1e-11)
         return (a @ self.x.flatten(1)[:, :, None])[..., 0] - gain - error
 
+    def minimiser(self, a: Tensor) -> Tensor:
+        r"""Where ⟨a, z⟩ is least over the domain, nearly for L2, for every row of a (N, R, \*shape): like a.
+
+        Example:
+            >>> x, r = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+            >>> Domain(x, r, "l2", Box(-2, 0.5)).minimiser(-torch.ones(1, 1, 2).double()).numpy().round(3)
+            array([[[0.5, 0.5]]])
+        """
+        flat, centre = a.flatten(2), self.x.flatten(1)[:, None]
+        room, radius = torch.where(flat > 0, self._down, self._up), self.radius[:, None]
+        if self.norm == "linf":
+            step = room
+        elif self.norm == "l2":
+            level = _level_l2(flat.abs(), room, radius)
+            step = torch.minimum(flat.abs() / level[..., None].clamp_min(1e-300), room)
+            step = step * (radius / step.norm(dim=2).clamp_min(1e-300)).clamp_max(1.0)[..., None]
+        else:
+            order = flat.abs().argsort(dim=2, descending=True)
+            rooms = room.gather(2, order)
+            spent = rooms.cumsum(2) - rooms
+            step = torch.minimum((radius[..., None] - spent).clamp_min(0), rooms)
+            step = torch.zeros_like(flat).scatter(2, order, step)
+        return (centre - flat.sign() * step).view_as(a)
+
     @staticmethod
     def _blocks(a: Tensor) -> list[slice]:
         # As many examples at once as stay in a processor's cache.
