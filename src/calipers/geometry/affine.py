@@ -227,8 +227,8 @@ class Plane:
 def tilting_plane(plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Plane:
     """Gram–Schmidt: ẑ from the centroids, n = w − (w·ẑ)ẑ, n̂ = n/‖n‖.
 
-    A plane that is not tilted (w along ẑ) has no n̂ of its own; the coordinate axis furthest from ẑ, made orthogonal,
-    stands in, and the boundary is vertical.
+    A plane that is not tilted (w along ẑ) has no n̂ of its own; the coordinate axis along which the data vary most
+    beside ẑ, made orthogonal, stands in, and the boundary is vertical.
 
     Raises:
         BadInput: for fewer than two features.
@@ -238,13 +238,15 @@ def tilting_plane(plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Plane:
         >>> found.n.tolist(), found.project([[3.0, 4.0, 5.0]]).tolist()
         ([0.0, 1.0, 0.0], [[3.0, 4.0]])
     """
-    z = nearest_centroid(matrix(x, features=len(plane.weight)), y).unit
+    rows = matrix(x, features=len(plane.weight))
+    z = nearest_centroid(rows, y).unit
     if len(z) < 2:
         raise BadInput("tilting plane", expected="two features or more", got=len(z))
     w = plane.unit
     n = w - (w @ z) * z
     if np.linalg.norm(n) <= 1e-9:
-        n = np.eye(len(z))[np.abs(z).argmin()]
+        beside = (rows - np.outer(rows @ z, z)).var(0)
+        n = np.eye(len(z))[beside.argmax() if beside.any() else np.abs(z).argmin()]
     for _ in range(2):  # Twice is enough: one pass leaves a rest where w is nearly along ẑ.
         n = n - (n @ z) * z
         n = n / np.linalg.norm(n)
