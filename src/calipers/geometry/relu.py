@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from calipers.errors import BadInput, nearest
 from calipers.geometry.labels import Floats, array, matrix, two_classes, vector
@@ -176,8 +176,9 @@ def fools_any(
     if label.shape != (len(rows),):
         raise BadInput("predict", expected=f"{len(rows)} labels", got=f"shape {label.shape}")
 
-    def other(lengths: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        return np.asarray(predict(rows + lengths[:, None] * v)) != label
+    def other(lengths: Floats) -> NDArray[np.bool_]:
+        changed: NDArray[np.bool_] = np.asarray(predict(rows + lengths[:, None] * v)) != label
+        return changed
 
     low, high = np.zeros(len(rows)), np.full(len(rows), np.inf)
     for length in longest * 0.5 ** np.arange(60.0, -1, -1):
