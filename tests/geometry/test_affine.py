@@ -5,11 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from scipy.sparse import csr_matrix
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from calipers.errors import BadInput
 from calipers.geometry import (
@@ -106,13 +109,24 @@ def test_all_data_on_the_boundary_has_no_error_distance_and_every_error() -> Non
 
 
 @pytest.mark.parametrize("estimator", [
-    LogisticRegression(), LinearSVC(), SVC(kernel="linear"), make_pipeline(StandardScaler(), LogisticRegression()),
-])  # fmt: skip
-def test_any_linear_estimator(estimator) -> None:
+    LogisticRegression(), LinearSVC(), SGDClassifier(random_state=0), RidgeClassifier(), LinearDiscriminantAnalysis(),
+    make_pipeline(StandardScaler(), LogisticRegression()), make_pipeline(MinMaxScaler(), LinearSVC()),
+], ids=lambda made: type(made).__name__ if not hasattr(made, "steps") else made.steps[0][0])  # fmt: skip
+def test_any_linear_estimator_and_any_two_of_its_classes(estimator) -> None:
     x, y, _ = _random(5)
-    estimator.fit(x, y)
-    plane = Hyperplane.of(estimator)
+    plane = Hyperplane.of(estimator.fit(x, y))
     assert plane.score(x) == pytest.approx(estimator.decision_function(x), abs=1e-9)
+    scores = estimator.fit(x, np.arange(30) % 3).decision_function(x)
+    plane = Hyperplane.of(estimator, (2, 0))
+    assert plane.score(x) == pytest.approx(scores[:, 0] - scores[:, 2], abs=1e-9)
+
+
+def test_a_linear_svc_of_two_classes_is_affine_and_votes_over_pairs_are_not() -> None:
+    x, y, _ = _random(5)
+    estimator = SVC(kernel="linear").fit(x, y)
+    assert Hyperplane.of(estimator).score(x) == pytest.approx(estimator.decision_function(x), abs=1e-9)
+    with pytest.raises(BadInput, match="expected an affine classifier"):
+        Hyperplane.of(SVC(kernel="linear").fit(x, np.arange(30) % 3), (0, 1))
 
 
 def test_not_affine_is_refused() -> None:
@@ -121,14 +135,38 @@ def test_not_affine_is_refused() -> None:
         Hyperplane.of(MLPClassifier(4, max_iter=2000, tol=1e-2, random_state=0).fit(x, y))
     with pytest.raises(BadInput, match="SVC: expected an affine classifier"):
         Hyperplane.of(SVC(kernel="rbf").fit(x, y))
-    with pytest.raises(BadInput, match="two classes"):
-        Hyperplane.of(LogisticRegression().fit(x, np.arange(60) % 3))
+    with pytest.raises(BadInput, match="weights cannot be read"):
+        Hyperplane.of(DecisionTreeClassifier().fit(x, y))
+    three = LogisticRegression().fit(x, np.arange(60) % 3)
+    with pytest.raises(BadInput, match=r"two classes, got 3; classes=\(k, l\)"):
+        Hyperplane.of(three)
+    with pytest.raises(BadInput, match="two different ones of 0…2, got 0 and 3"):
+        Hyperplane.of(three, (0, 3))
+    with pytest.raises(BadInput, match="expected a Classifier, got Linear"):
+        Hyperplane.of(torch.nn.Linear(5, 2))
+    with pytest.raises(BadInput, match="the class LinearSVC"):
+        Hyperplane.of(LinearSVC)
+
+
+def test_a_network_whose_corners_are_far_from_the_origin_is_not_affine() -> None:
+    # On [-3, 3] every unit is on: nothing tried there would tell it from an affine classifier.
+    net = torch.nn.Sequential(linear(torch.eye(2), torch.full((2,), 1e6)), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    with pytest.raises(BadInput, match="expected an affine classifier"):
+        Hyperplane.of(Classifier.of(net.eval(), shape=(2,), box=(-torch.inf, torch.inf)))
 
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Hyperplane([0.0, 0.0], 1.0), "no boundary"),
     (lambda: Hyperplane([np.nan, 0.0], 1.0), "finite weight"),
+    (lambda: Hyperplane([[1.0, 0.0]], [1.0]), "of coef_ and intercept_ take row 0"),
+    (lambda: Hyperplane([1e-200, 0.0], 1.0), "1e-150"),
+    (lambda: Hyperplane(["a"], 1.0), "weight: expected real numbers"),
     (lambda: Hyperplane([1.0, 0.0], 1.0).score([[1.0]]), "expected 2 features, got 1"),
+    (lambda: tilt(Hyperplane([1.0, 0.0], 0.0), [[1.0], [2.0]], [-1, 1]), "expected 2 features, got 1"),
+    (lambda: tilting_plane(Hyperplane([1.0, 0.0], 0.0), [[1.0], [2.0]], [-1, 1]), "expected 2 features, got 1"),
+    (lambda: tilt(Hyperplane([1.0], 0.0), csr_matrix([[1.0], [2.0]]), [-1, 1]), "call .toarray()"),
+    (lambda: tilt(Hyperplane([1.0], 0.0), [[1.0], [2.0, 3.0]], [-1, 1]), "the same count in every row"),
+    (lambda: tilt(Hyperplane([1.0], 0.0), [[1.0], [2.0]], ["a", "b"]), "labels: expected -1 or \\+1, got a"),
     (lambda: nearest_centroid([[1.0], [1.0]], [-1, 1]), "two different centroids"),
     (lambda: nearest_centroid([[1.0], [2.0]], [1, 1]), "none with label -1"),
     (lambda: tilt(Hyperplane([1.0], 0.0), [[1.0], [np.inf]], [-1, 1]), "row 1 of x"),
@@ -153,6 +191,14 @@ def test_local_linear_is_exact_on_affine_models_and_multi_class() -> None:
     assert torch.allclose(found.distance, every.min(1).values)
     assert torch.equal(found.rival, every.argmin(1))
     assert torch.allclose(found.score, found.gradient.norm(dim=1) * found.distance)
+    for i, c, j in zip(range(20), top.tolist(), found.rival.tolist(), strict=True):
+        same = Hyperplane.of(model, (j, c))
+        assert found.plane(i).weight == pytest.approx(same.weight)
+        assert found.plane(i).bias == pytest.approx(same.bias)
+    with pytest.raises(BadInput, match="examples of shape"):
+        local_linear(model, x[:, :3])
+    with pytest.raises(BadInput, match="expected a Classifier, got Sequential"):
+        local_linear(model.module, x)  # type: ignore[arg-type]
 
 
 def test_local_linear_of_a_relu_network_is_exact_inside_its_region_and_honest_where_flat() -> None:
@@ -161,3 +207,6 @@ def test_local_linear_of_a_relu_network_is_exact_inside_its_region_and_honest_wh
     model = Classifier.of(net.eval(), shape=(2,), box=(-2.0, 2.0))
     found = local_linear(model, torch.tensor([[1.0, 0.5], [-1.0, -1.0]], dtype=torch.float64), torch.tensor([0, 0]))
     assert found.distance.tolist() == pytest.approx([0.5 / 2**0.5, 0.0])
+    assert found.plane(0).project([[1.0, 0.5]])[0] == pytest.approx([0.75, 0.75])
+    with pytest.raises(BadInput, match="there is no boundary"):
+        found.plane(1)

@@ -10,6 +10,7 @@ from calipers.geometry import (
     Hyperplane,
     ReluClassifier,
     convex_direction,
+    fools_any,
     fools_linear,
     max_margin,
     section6,
@@ -46,6 +47,8 @@ def test_theorems_10_15_16_at_every_point_of_the_region(seed: int, family: str) 
     inside = x[labels == net.convex_label]  # In S or not.
     lengths = net.fools(v, inside)
     assert np.isfinite(lengths).all()
+    if lengths.max() < 1e5:
+        assert fools_any(v, net, inside) == pytest.approx(lengths, rel=1e-6, abs=1e-9)
     for factor, same in ((0.999, True), (1.001, False)):
         moved = inside + (factor * lengths + (0 if same else 1e-6))[:, None] * v
         assert ((net(moved) == net.convex_label) == same).all()
@@ -73,6 +76,89 @@ def test_corollary_17_also_every_linear_separator(seed: int) -> None:
     everywhere = rng.normal(size=(50, d)) * 10
     negative = everywhere[h.score(everywhere) < 0]
     assert len(negative) == 0 or np.isfinite(fools_linear(v, h, negative, -np.ones(len(negative)))).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, family=st.sampled_from(["R", "R'"]))
+def test_corollary_17_one_direction_for_networks_and_separators_of_the_same_set(seed: int, family: str) -> None:
+    net, x = _network(seed, family)
+    labels = net(x)
+    if len(np.unique(labels)) < 2:
+        return
+    # One +1 example outside of a convex region and any within it can be separated.
+    s = np.r_[x[labels == 1][:1], x[labels == -1][:20]]
+    y = np.r_[1.0, -np.ones(len(s) - 1)]
+    best, v = max_margin(s, y), convex_direction(s, y)
+    negative = x[labels == -1]
+    assert np.isfinite(net.fools(v, negative)).all()
+    linear = Hyperplane(best.weight, best.bias)
+    mine = x[linear.score(x) < 0]
+    assert np.isfinite(fools_linear(v, linear, mine, -np.ones(len(mine)))).all()
+
+
+def test_corollary_17_is_for_label_minus_one() -> None:
+    # The network says -1 on the strip |x2| <= 1; from a +1 example below it, away from v is away from the strip.
+    net = ReluClassifier([[0.0, 1.0], [0.0, -1.0]], [-1.0, -1.0], "R")
+    v = convex_direction([[0.0, 0.0], [0.0, 2.0]], [-1, 1])
+    assert net([[0.0, -3.0]])[0] == 1
+    assert np.isinf(fools_any(-v, net, [[0.0, -3.0]]))[0]
+
+
+@pytest.mark.parametrize("family", ["R", "R'", "R''"])
+def test_theorems_10_15_16_need_a_network_that_is_right_on_s(family) -> None:
+    # The network has both examples in its convex region {x1 <= 0} or {x1 > 0}; v runs along the edge of it.
+    inside = -1.0 if family != "R''" else 1.0
+    net = ReluClassifier([[1.0, 0.0]], [0.0], family, *([[1.0], 0.5] if family == "R'" else []))
+    x = np.array([[inside, 0.0], [inside, 1.0]])
+    v = convex_direction(x, [net.convex_label, -net.convex_label], label=net.convex_label)
+    assert (net(x) == net.convex_label).all()
+    assert np.isinf(net.fools(v, x[:1])).all()
+
+
+def test_theorem_16_is_for_label_plus_one() -> None:
+    net = ReluClassifier([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], "R''")  # +1 on the open quadrant, -1 is not convex.
+    x, y = np.array([[1.0, 1.0], [1.0, -1.0]]), [1, -1]
+    assert net(x).tolist() == y
+    assert np.isinf(net.fools(-convex_direction(x, y, label=1), [[2.0, 2.0]])).all()
+    assert np.isinf(fools_any(convex_direction(x, y), net, [[-1.0, -1.0]])).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_theorem_12_whatever_h_is_inside_of_the_convex_set(seed: int) -> None:
+    outer, x = _network(seed, "R")  # C_h is where it says -1; inside, h has holes of +1.
+    rng = np.random.default_rng(seed)
+    wave, shift = rng.normal(size=x.shape[1]) * 3, rng.normal()
+
+    def h(z):
+        return np.where((outer(z) == -1) & (np.sin(z @ wave + shift) > -0.5), -1, 1)
+
+    said = h(x)
+    alpha, beta = x[said == -1], x[outer(x) == 1]
+    if not len(alpha) or not len(beta):
+        return
+    v = convex_direction(np.stack([alpha[0], beta[0]]), [-1, 1])
+    leaves = outer.fools(v, alpha)
+    assert np.isfinite(leaves).all()
+    assert (h(alpha + (1.001 * leaves + 1e-6)[:, None] * v) == 1).all()
+    # The first hole may come earlier, and what is reported was seen.
+    found = fools_any(v, h, alpha)
+    near = leaves < 1e5
+    assert (found[near] <= leaves[near] * (1 + 1e-6) + 1e-9).all()
+    assert (h(alpha + np.where(near, found, 0)[:, None] * v) == 1)[near].all()
+
+
+def test_theorem_11_on_a_ball_and_an_ellipsoid() -> None:
+    rng = np.random.default_rng(0)
+    for axes in (np.ones(4), np.array([0.1, 1.0, 3.0, 10.0])):
+
+        def inside(z, axes=axes):
+            return np.where(((z / axes) ** 2).sum(1) <= 1, -1, 1)
+
+        x = rng.normal(size=(400, 4)) * axes
+        y = inside(x)
+        lengths = fools_any(convex_direction(x, y), inside, x[y < 0])
+        assert np.isfinite(lengths).all()
 
 
 def test_a_negative_output_weight_breaks_theorem_15() -> None:
@@ -142,6 +228,10 @@ def test_section_6(dimension: int, gap: float) -> None:
     (lambda: ReluClassifier([[1.0]], [0.0], "R", threshold=1.0), "no threshold"),
     (lambda: ReluClassifier([[1.0]], [0.0], "R'", [1.0], 0.0), "threshold > 0"),
     (lambda: section6(1), "dimension >= 2"),
+    (lambda: ReluClassifier([[1.0, 0.0]], [0.0])([[1.0]]), "x: expected 2 features, got 1"),
+    (lambda: ReluClassifier([[1.0, 0.0]], [0.0]).fools([1.0], [[1.0, 0.0]]), "direction: expected 2 numbers"),
+    (lambda: fools_any([1.0], lambda z: z, [[1.0]]), "predict: expected 1 labels"),
+    (lambda: fools_any([1.0], lambda z: z[:, 0], [[1.0]], longest=np.inf), "longest: expected"),
 ])  # fmt: skip
 def test_bad_input(make, message) -> None:
     with pytest.raises(BadInput, match=message):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.svm import SVC
 
 from calipers.errors import BadInput
-from calipers.geometry import svm_path
+from calipers.geometry import Hyperplane, svm_path
 
 
 def _data(seed: int, n: int, d: int, share: float, shift: float):
@@ -83,10 +83,27 @@ def test_moving_the_data_moves_only_the_bias() -> None:
     ([[0.0], [1.0]], [-1, 1], [0.0], "C: expected"),
     ([[0.0], [1.0]], [-1, 1], [], "C: expected"),
     ([0.0, 1.0], [-1, 1], [1.0], "matrix of shape"),
+    ([[0.0], [1.0]], [-1, 1], 1.0, "C: expected a list"),
+    ([[0.0], [1.0]], [-1, 1], "a", "C: expected real numbers"),
 ])  # fmt: skip
 def test_bad_input(x, y, C, message) -> None:
     with pytest.raises(BadInput, match=message):
         svm_path(x, y, C)
+
+
+def test_one_example_inside_of_a_large_class_has_no_direction_rather_than_one_of_rounding() -> None:
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(size=(79, 4)), np.zeros((1, 4))]
+    path = svm_path(x, np.r_[np.ones(79), -1], [0.1, 1.0])
+    assert (path.weight == 0).all()
+    assert path.objective == pytest.approx([0.2, 2.0])
+    assert path.gap.max() <= 1e-4
+    with pytest.raises(BadInput, match="there is no boundary"):
+        Hyperplane(path.weight[0], path.bias[0])
+    # Where it is outside of the class, five thousand to one, there is a direction.
+    x, y = np.r_[rng.normal(size=(5000, 2)), [[-9.0, 0.0]]], np.r_[np.ones(5000), -1]
+    path = svm_path(x, y, [100.0])
+    assert (y * Hyperplane(path.weight[0], path.bias[0]).score(x)).min() > 0
 
 
 def test_data_that_says_nothing() -> None:

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from calipers.attacks import pgd
 from calipers.data import load
 from calipers.errors import BadInput
-from calipers.geometry import max_margin, transfer, universal_direction, wilson
+from calipers.geometry import local_linear, max_margin, transfer, universal_direction, wilson
 from calipers.models import Classifier, from_sklearn, linear
 from calipers.threats import Threat
 
@@ -77,12 +79,38 @@ def test_one_direction_for_all_separators_as_theorem_4_promises() -> None:
     assert float(found.delta @ torch.from_numpy(best.weight)) < 0
 
 
+def test_a_model_that_is_never_right_has_no_fooled_fraction() -> None:
+    model = Classifier.of(linear(torch.tensor([[1.0], [-1.0]]), torch.zeros(2)).eval(), shape=(1,))
+    x = torch.tensor([[0.5], [0.7]])
+    assert universal_direction([model], x, torch.tensor([1, 1]), Threat("linf", 0.1), steps=3).fooled.isnan().all()
+
+
+def _forest() -> Classifier:
+    x = np.random.default_rng(0).random((20, 64))
+    return from_sklearn(RandomForestClassifier(2, random_state=0).fit(x, np.arange(20) % 2), box=(0.0, 1.0))
+
+
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda m, x, y: transfer([], m, x, y, [0.1]), "a source, a target and an eps"),
+    (lambda m, x, y: transfer([], m, x, y, [0.1]), "sources: expected a list of one or more"),
+    (lambda m, x, y: transfer(m, m[0], x, y, [0.1]), "targets: expected a list"),
+    (lambda m, x, y: transfer(m, m, x, y, 0.1), "eps: expected a list"),
+    (lambda m, x, y: transfer(m, m, x, y, [-0.1]), "eps of the linf threat"),
+    (lambda m, x, y: transfer([LinearSVC()], m, x, y, [0.1]), "expected a Classifier, got LinearSVC"),
+    (lambda m, x, y: transfer(m, m, x, y + 10, [0.1]), "label of example 0"),
+    (lambda m, x, y: transfer(m, m, x / 0, y, [0.1]), "input of example 0: expected finite"),
+    (lambda m, x, y: transfer(m, m, x[:0], y[:0], [0.1]), "one example or more"),
+    (lambda m, x, y: transfer(m, m, x.numpy(), y, [0.1]), "got ndarray; torch.as_tensor"),
     (lambda m, x, y: transfer(m, m, x[:, :, :4], y, [0.1]), "inputs for"),
-    (lambda m, x, y: universal_direction([], x, y, Threat("linf", 0.1)), "models: expected at least one"),
+    (lambda m, x, y: universal_direction([], x, y, Threat("linf", 0.1)), "models: expected a list of one or more"),
+    (lambda m, x, y: universal_direction(m, x, y, Threat("linf", 0.1), steps=0), "steps: expected at least 1"),
+    (lambda m, x, y: universal_direction(m, x * torch.nan, y, Threat("linf", 0.1)), "input of example 0"),
+    (lambda m, x, y: universal_direction(m, x, y - 1, Threat("linf", 0.1)), "label of example 0"),
+    (lambda m, x, y: universal_direction([_forest()], x, y, Threat("linf", 0.1)), "a classifier with gradients"),
     (lambda m, x, y: universal_direction(m, x, y, Threat("l1", 0.1)), "linf or l2 with an eps"),
     (lambda m, x, y: wilson(torch.zeros(1), 0), "n >= 1"),
+    (lambda m, x, y: wilson(torch.ones(1) * 95, 10), "fractions in"),
+    (lambda m, x, y: local_linear(m[0], x.numpy()), "got ndarray; torch.as_tensor"),
+    (lambda m, x, y: transfer(m, m, x, y, [None]), "eps: expected a list of one or more"),
 ])  # fmt: skip
 def test_bad_input(make, message) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from calipers.certificates.affine import affine
+from calipers.certificates.affine import affine, affine_form
 from calipers.certificates.branch import branch
 from calipers.certificates.certificate import (
     Bound,
@@ -39,6 +39,7 @@ __all__ = [
     "Probabilistic",
     "UnknownOperator",
     "affine",
+    "affine_form",
     "branch",
     "clever",
     "convolution_norm",

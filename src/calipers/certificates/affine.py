@@ -13,7 +13,7 @@ from calipers.certificates.reading import read
 from calipers.models import Classifier
 from calipers.threats import Norm, leave_cell
 
-__all__ = ["affine"]
+__all__ = ["affine", "affine_form"]
 
 # What the float64 arithmetic of the distance itself can lose, by a wide margin.
 _DOWN = 1 - 1e-11
@@ -43,13 +43,9 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         0.353553
     """
     x, y = model.check(x, y)
-    graph, arithmetic = read(model), arithmetic_of(model)
-    for _, node in graph:
-        if not node.op.linear:
-            got = getattr(node.op, "name", type(node.op).__name__)
-            raise UnknownOperator("affine certificate", expected="affine operators only", got=got)
+    graph, arithmetic = _linear(model), arithmetic_of(model)
     centre = x.double()
-    weight, logits = _matrix(graph, centre), graph(centre)
+    (weight, _), logits = _matrix(graph, centre), graph(centre)
     radius, _ = leave_cell(centre, weight, logits, y, norm, model.box)
     # The ball certified below lies in this one, so what rounding can do here bounds what it can do there.
     reach = torch.where(radius.isinf() | (norm == "l0"), model.box.scale(centre), radius)
@@ -64,12 +60,35 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     return Certified(radius, norm, "affine", arithmetic.name, ASSUMES, model.box)
 
 
-def _matrix(graph: Graph, like: Tensor) -> Tensor:
-    """W of the whole composition, column by column: shape (K, d)."""
+def affine_form(model: Classifier) -> tuple[Tensor, Tensor]:
+    """W (K, d) and b (K,) with logits Wx + b, in float64, read from the layers: no point is tried, none is missed.
+
+    Raises:
+        NotApplicable: if an operator is not linear, or the inside of the model cannot be read.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+        >>> [tuple(part.shape) for part in affine_form(Classifier.of(net.eval(), shape=(2, 2)))]
+        [(3, 4), (3,)]
+    """
+    return _matrix(_linear(model), torch.zeros((1, *model.shape), dtype=torch.float64, device=model.device))
+
+
+def _linear(model: Classifier) -> Graph:
+    graph = read(model)
+    for _, node in graph:
+        if not node.op.linear:
+            got = getattr(node.op, "name", type(node.op).__name__)
+            raise UnknownOperator("affine certificate", expected="affine operators only", got=got)
+    return graph
+
+
+def _matrix(graph: Graph, like: Tensor) -> tuple[Tensor, Tensor]:
+    """W of the whole composition, column by column, shape (K, d); and b, shape (K,)."""
     d = like[0].numel()
     origin = graph(like.new_zeros((1, *graph.shape)))
     columns = [
         graph(part.view(-1, *graph.shape)) - origin
         for part in torch.eye(d, dtype=like.dtype, device=like.device).split(512)
     ]
-    return torch.cat(columns).T.contiguous()
+    return torch.cat(columns).T.contiguous(), origin[0]

@@ -1,4 +1,4 @@
-"""Where is the boundary, what transfers? Start at ``Hyperplane``, ``svm_path``, ``transferable`` and ``transfer``."""
+"""Where is the boundary, what transfers? Start at ``Hyperplane``, ``svm_path``, ``max_margin`` and ``transfer``."""
 
 from calipers.geometry.affine import (
     Hyperplane,
@@ -21,7 +21,7 @@ from calipers.geometry.directions import (
     pair_direction,
 )
 from calipers.geometry.local import LocalLinear, local_linear
-from calipers.geometry.relu import Family, ReluClassifier, Section6, convex_direction, section6
+from calipers.geometry.relu import Family, ReluClassifier, Section6, convex_direction, fools_any, section6
 from calipers.geometry.svm_path import SvmPath, svm_path
 from calipers.geometry.transfer import Transfer, Universal, transfer, universal_direction, wilson
 
@@ -42,6 +42,7 @@ __all__ = [
     "common_subset",
     "convex_direction",
     "enough",
+    "fools_any",
     "fools_linear",
     "fools_multiclass",
     "local_linear",

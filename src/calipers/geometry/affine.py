@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from calipers.attacks import affine_map
+from calipers.certificates import NotApplicable, UnknownOperator, affine_form
 from calipers.errors import BadInput, nearest
-from calipers.geometry.labels import Floats, matrix, two_classes
+from calipers.geometry.labels import Floats, array, classifier, matrix, two_classes
 from calipers.models import Classifier, from_sklearn
 
 __all__ = ["Hyperplane", "LossName", "Plane", "Tilt", "nearest_centroid", "scaled_loss", "tilt", "tilting_plane"]
@@ -45,24 +45,32 @@ class Hyperplane:
     bias: float
 
     def __post_init__(self) -> None:
-        weight = np.asarray(self.weight, dtype=np.float64)
-        if weight.ndim != 1 or not np.isfinite(weight).all() or not np.isfinite(self.bias):
+        weight, bias = array(self.weight, "weight"), array(self.bias, "bias")
+        if weight.ndim != 1 or bias.ndim or not np.isfinite(weight).all() or not np.isfinite(bias):
             raise BadInput("hyperplane", expected="a finite weight vector and a finite bias",
-                           got=f"weight of shape {weight.shape}, bias {self.bias}")  # fmt: skip
+                           got=f"weight of shape {weight.shape}, bias {self.bias}",
+                           hint="of coef_ and intercept_ take row 0, or use Hyperplane.of(estimator)")  # fmt: skip
         if not weight.any():
             raise BadInput("hyperplane", expected="a weight that is not zero", got="all zeros: there is no boundary")
+        with np.errstate(over="ignore", under="ignore"):
+            if not 1e-150 < np.linalg.norm(weight) < 1e150:
+                raise BadInput("hyperplane", expected="a weight from 1e-150 to 1e150", got="one that float64 loses")
         object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", float(self.bias))
+        object.__setattr__(self, "bias", float(bias))
 
     @classmethod
-    def of(cls, model: Classifier | object) -> Hyperplane:
-        """The boundary of a two-class affine model, or of any fitted scikit-learn linear estimator (scalers included).
+    def of(cls, model: Classifier | object, classes: tuple[int, int] | None = None) -> Hyperplane:
+        """The boundary between two classes of an affine model: any fitted scikit-learn linear estimator, with scalers.
+
+        The layers are read, not tried out: a network that is affine only where it was looked at is refused.
 
         Arguments:
-            model: a Classifier with K = 2 whose module is affine, or a fitted estimator.
+            model: a Classifier whose module is affine, or a fitted estimator.
+            classes: (k, l), positions in ``classes_``: the score is z_l − z_k, positive where l is ahead of k. May be
+                left out where there are two classes. An SVC of three or more votes over pairs and is not affine.
 
         Raises:
-            BadInput: for three or more classes, or a model that is not affine.
+            BadInput: for a model that is not affine, or three or more classes and no choice of two.
 
         Example:
             >>> from sklearn.linear_model import LogisticRegression
@@ -71,19 +79,22 @@ class Hyperplane:
             >>> bool(np.allclose(plane.score([[0.5], [7.0]]), fitted.decision_function([[0.5], [7.0]])))
             True
         """
-        known = model if isinstance(model, Classifier) else from_sklearn(model)
-        if known.classes != 2:
-            raise BadInput(f"{known.name}", expected="two classes", got=known.classes,
-                           hint="local_linear takes any number of classes")  # fmt: skip
-        probe = torch.linspace(-1, 1, 16 * int(np.prod(known.shape)), dtype=known.dtype, device=known.device)
-        lo, hi = known.box.sides(probe[:1])
-        inside = torch.minimum(torch.maximum(3 * probe.sin(), lo), hi).reshape(16, *known.shape)
-        found = affine_map(known, inside)
-        if found is None:
-            raise BadInput(f"{known.name}", expected="an affine classifier", got="one that is not",
-                           hint="local_linear gives the same numbers around one input")  # fmt: skip
-        weight, bias = (part.double().cpu().numpy() for part in found)
-        return cls(weight[1] - weight[0], float(bias[1] - bias[0]))
+        known = classifier(model) if isinstance(model, Classifier | torch.nn.Module) else from_sklearn(model)
+        if classes is None and known.classes != 2:
+            raise BadInput(known.name, expected="two classes", got=known.classes,
+                           hint="classes=(k, l) takes the boundary between two of them")  # fmt: skip
+        k, l = classes or (0, 1)  # noqa: E741 - the source's letters
+        if k == l or not {k, l} <= set(range(known.classes)):
+            raise BadInput("classes", expected=f"two different ones of 0…{known.classes - 1}", got=f"{k} and {l}")
+        try:
+            weight, bias = (part.cpu().numpy() for part in affine_form(known))
+        except UnknownOperator:
+            raise BadInput(known.name, expected="an affine classifier", got="one that is not",
+                           hint="local_linear gives the same numbers around one input") from None  # fmt: skip
+        except NotApplicable:
+            raise BadInput(known.name, expected="an affine classifier", got="one whose weights cannot be read",
+                           hint="if it is affine, hand over Hyperplane(weight, bias)") from None  # fmt: skip
+        return cls(weight[l] - weight[k], float(bias[l] - bias[k]))
 
     @property
     def norm(self) -> float:
@@ -97,10 +108,7 @@ class Hyperplane:
 
     def score(self, x: ArrayLike) -> Floats:
         """s(x) = w·x + b = ‖w‖ d(x), shape (n,)."""
-        rows = matrix(x)
-        if rows.shape[1] != len(self.weight):
-            raise BadInput("x", expected=f"{len(self.weight)} features", got=rows.shape[1])
-        scores: Floats = rows @ self.weight + self.bias
+        scores: Floats = matrix(x, features=len(self.weight)) @ self.weight + self.bias
         return scores
 
     def distance(self, x: ArrayLike) -> Floats:
@@ -186,11 +194,10 @@ def tilt(plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Tilt:
         (0.7854, 0.7071, 0.7071)
     """
     rows, labels = two_classes(x, y)
-    centroid = nearest_centroid(rows, labels)
+    signed, centroid = labels * plane.distance(rows), nearest_centroid(rows, labels)
     # Both sine and cosine: the arc cosine alone loses half of the digits near θ = 0.
     cosine = float(plane.unit @ centroid.unit)
     sine = float(np.linalg.norm(plane.unit - cosine * centroid.unit))
-    signed = labels * plane.distance(rows)
     return Tilt(
         float(np.arctan2(sine, cosine)), centroid.norm / 2, float(signed.mean()),
         float(np.maximum(-signed, 0).mean()), centroid.norm / 2 * cosine, float((signed <= 0).mean()),
@@ -220,8 +227,8 @@ class Plane:
 def tilting_plane(plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Plane:
     """Gram–Schmidt: ẑ from the centroids, n = w − (w·ẑ)ẑ, n̂ = n/‖n‖.
 
-    A plane that is not tilted (w along ẑ) has no n̂ of its own; the coordinate axis furthest from ẑ, made orthogonal,
-    stands in, and the boundary is vertical.
+    A plane that is not tilted (w along ẑ) has no n̂ of its own; the coordinate axis along which the data vary most
+    beside ẑ, made orthogonal, stands in, and the boundary is vertical.
 
     Raises:
         BadInput: for fewer than two features.
@@ -231,13 +238,15 @@ def tilting_plane(plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Plane:
         >>> found.n.tolist(), found.project([[3.0, 4.0, 5.0]]).tolist()
         ([0.0, 1.0, 0.0], [[3.0, 4.0]])
     """
-    z = nearest_centroid(x, y).unit
+    rows = matrix(x, features=len(plane.weight))
+    z = nearest_centroid(rows, y).unit
     if len(z) < 2:
         raise BadInput("tilting plane", expected="two features or more", got=len(z))
     w = plane.unit
     n = w - (w @ z) * z
     if np.linalg.norm(n) <= 1e-9:
-        n = np.eye(len(z))[np.abs(z).argmin()]
+        beside = (rows - np.outer(rows @ z, z)).var(0)
+        n = np.eye(len(z))[beside.argmax() if beside.any() else np.abs(z).argmin()]
     for _ in range(2):  # Twice is enough: one pass leaves a rest where w is nearly along ẑ.
         n = n - (n @ z) * z
         n = n / np.linalg.norm(n)
@@ -263,9 +272,9 @@ def scaled_loss(loss: LossName, z: ArrayLike, scale: float = 1.0) -> Floats:
     """
     if loss not in get_args(LossName):
         raise BadInput("loss", got=repr(loss), hint=nearest(str(loss), get_args(LossName)))
-    if not 0 < scale < np.inf:
+    if not 0 < array(scale, "scale") < np.inf:
         raise BadInput("scale", expected="a finite number > 0", got=scale)
-    scaled = scale * np.asarray(z, dtype=np.float64)
+    scaled = scale * array(z, "z")
     if np.isnan(scaled).any():
         raise BadInput("z", expected="numbers", got="NaN")
     if loss == "zero-one":

@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 
 from calipers.errors import BadInput
 from calipers.geometry.affine import Hyperplane
-from calipers.geometry.labels import Floats, matrix, two_classes
+from calipers.geometry.labels import Floats, array, matrix, signs, two_classes, vector
 
 __all__ = ["CommonSubset", "MaxMargin", "common_subset", "enough", "fools_linear", "fools_multiclass", "max_margin",
            "pair_direction"]  # fmt: skip
@@ -30,12 +30,15 @@ class MaxMargin:
     Arguments:
         weight: w* = Σ αyx, shape (d,). bias: b*. alpha: α ≥ 0 with Σ αy = 0 (with a bias), shape (n,).
         margin: γ* = 1/‖w*‖, in the units of x; and Σα = ‖w*‖².
+        x, y: the set S itself, shapes (n, d) and (n,).
     """
 
     weight: Floats
     bias: float
     alpha: Floats
     margin: float
+    x: Floats
+    y: Floats
 
     @property
     def length(self) -> float:
@@ -61,7 +64,7 @@ def max_margin(x: ArrayLike, y: ArrayLike, *, bias: bool = True) -> MaxMargin:
         >>> found.weight.round(9).tolist()[0], found.alpha.round(9).tolist(), round(found.margin, 9)
         (1.0, [0.5, 0.25, 0.25], 1.0)
     """
-    rows, labels = two_classes(x, y) if bias else _one_or_two(x, y)
+    rows, labels = two_classes(x, y) if bias else _signed(x, y)
     centre = rows.mean(0) if bias else np.zeros(rows.shape[1])
     scale = float(np.abs(rows - centre).max()) or 1.0
     signed = labels[:, None] * (rows - centre) / scale
@@ -79,33 +82,32 @@ def max_margin(x: ArrayLike, y: ArrayLike, *, bias: bool = True) -> MaxMargin:
         raise BadInput("data", expected="classes that a hyperplane separates", got="a margin lost in rounding",
                        hint="remove duplicates, or scale the features")  # fmt: skip
     alpha, w = alpha / scale**2, w / scale
-    return MaxMargin(w, offset - float(w @ centre), alpha, float(1 / np.linalg.norm(w)))
+    return MaxMargin(w, offset - float(w @ centre), alpha, float(1 / np.linalg.norm(w)), rows, labels)
 
 
-def _one_or_two(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    rows, labels = matrix(x), np.asarray(y, dtype=np.float64)
-    if labels.shape != (len(rows),) or not np.isin(labels, (-1, 1)).all():
-        raise BadInput("labels", expected=f"{len(rows)} of -1 or +1", got=f"shape {labels.shape}")
-    return rows, labels
+def _signed(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    """Inputs and labels ±1, of which one may be missing."""
+    rows = matrix(x)
+    return rows, signs(y, len(rows))
 
 
 def _polish(signed: Floats, labels: Floats, start: Floats, bias: bool) -> tuple[Floats, float]:
     """From NNLS's guess (which also penalises b) to the exact α: solve for the support, exchange, repeat."""
-    gram, active = signed @ signed.T, start > 0
+    active = start > 0
     for _ in range(20 * len(labels) + 20):
         on = np.flatnonzero(active)
-        alpha, offset = np.zeros(len(labels)), 0.0
+        gram, alpha, offset = signed[on] @ signed[on].T, np.zeros(len(labels)), 0.0
         if bias:
             side = labels[on][:, None]
-            system = np.block([[gram[np.ix_(on, on)], side], [side.T, np.zeros((1, 1))]])
+            system = np.block([[gram, side], [side.T, np.zeros((1, 1))]])
             solved = np.linalg.lstsq(system, np.append(np.ones(len(on)), 0.0), rcond=1e-13)[0]
             alpha[on], offset = solved[:-1], float(solved[-1])
         else:
-            alpha[on] = np.linalg.lstsq(gram[np.ix_(on, on)], np.ones(len(on)), rcond=1e-13)[0]
+            alpha[on] = np.linalg.lstsq(gram, np.ones(len(on)), rcond=1e-13)[0]
         if alpha.min() < -_TOLERANCE * np.abs(alpha).max():
             active[alpha.argmin()] = False
             continue
-        margins = gram @ alpha + labels * offset
+        margins = signed @ (signed.T @ alpha) + labels * offset
         if margins.min() >= 1 - _TOLERANCE:
             break
         active[margins.argmin()] = True
@@ -125,45 +127,41 @@ def fools_linear(direction: ArrayLike, plane: Hyperplane, x: ArrayLike, y: Array
         >>> fools_linear([1.0, 0.0], Hyperplane([2.0, 1.0], 0.0), [[1.0, 0.0], [-3.0, 0.0]], [1, -1]).tolist()
         [1.0, 3.0]
     """
-    rows, labels = _one_or_two(x, y)
-    v = _direction(direction, rows)
+    rows, labels = _signed(x, y)
+    v = vector(direction, rows.shape[1])
     scores, fall = labels * plane.score(rows), float(plane.weight @ v)
     lengths = scores / fall if fall > 0 else np.full(len(rows), np.inf)
     return np.where(scores > 0, lengths, np.nan)
 
 
-def _direction(direction: ArrayLike, rows: Floats) -> Floats:
-    v = np.asarray(direction, dtype=np.float64)
-    if v.shape != rows.shape[1:] or not np.isfinite(v).all() or not v.any():
-        raise BadInput("direction", expected=f"{rows.shape[1]} finite numbers, not all 0", got=f"shape {v.shape}")
-    return v
-
-
-def enough(found: MaxMargin, plane: Hyperplane, x: ArrayLike, y: ArrayLike, *, margin: float) -> Floats:
+def enough(found: MaxMargin, plane: Hyperplane, x: ArrayLike, y: ArrayLike) -> Floats:
     """Theorem 5: y(w·x + b) / (γ_h Σα): every c above it gives h(x − c·y·w*) ≠ y, for each example; shape (n,).
 
-    x need not be in S. Corollary 6: at the example of S with the least margin this is 1/Σα, so that a move of length γ*
-    fools h somewhere. The source's sentence after it, that one c_S works for *any* (x, y) of S, does not hold: the
-    ratio y(w·x + b)/γ_h is not bounded over h (a test has a counter-example). What holds is one c_S per h for one
-    example, or the largest ratio over S.
+    γ_h is the least y(w·x + b) over S. x need not be in S; an example that h has wrong gets nan. Corollary 6: at the
+    example of S with the least margin this is 1/Σα, so that a move of length γ* fools h somewhere. The source's
+    sentence after it, that one c_S works for *any* (x, y) of S, does not hold: the ratio y(w·x + b)/γ_h is not bounded
+    over h (a test has a counter-example). What holds is one c_S for all h at one example of each h, or for one h the
+    largest ratio over S.
 
     Arguments:
-        found: from :func:`max_margin` of S. plane: any h that separates S. x, y: examples. margin: γ_h, the least
-            y(w·x + b) over S in the scale of ``plane``'s weights, > 0.
+        found: from :func:`max_margin` of S. plane: any h that separates S. x, y: examples (n, d), labels ±1.
 
     Raises:
-        BadInput: if the margin is not positive: h does not separate S.
+        BadInput: if h does not separate S with a positive margin; or has a bias while ``found`` has none.
 
     Example:
         >>> s, labels = [[0.0, 0.0], [2.0, 0.0]], [-1, 1]
-        >>> enough(max_margin(s, labels), Hyperplane([1.0, 1.0], -1.0), s, labels, margin=1.0).round(9).tolist()
+        >>> enough(max_margin(s, labels), Hyperplane([1.0, 1.0], -1.0), s, labels).round(9).tolist()
         [1.0, 1.0]
     """
-    if not 0 < margin < np.inf:
-        raise BadInput("margin", expected="a number > 0: h must separate S", got=margin)
-    rows, labels = _one_or_two(x, y)
-    lengths: Floats = labels * plane.score(rows) / (margin * found.alpha.sum())
-    return lengths
+    margin = float((found.y * plane.score(found.x)).min())
+    if margin <= 0:
+        raise BadInput("plane", expected="one that separates S", got=f"a least y(w·x + b) of {margin:g} on S")
+    if plane.bias and abs(found.y @ found.alpha) > 1e-6 * found.alpha.sum():
+        raise BadInput("plane", expected="a bias of 0, as the max-margin classifier has", got=plane.bias)
+    rows, labels = _signed(x, y)
+    scores = labels * plane.score(rows)
+    return np.where(scores > 0, scores / (margin * found.alpha.sum()), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +205,11 @@ def common_subset(
         >>> found.sizes, found.direction.weight.round(9).tolist()
         ((2, 2), [0.5, 0.0])
     """
-    sets = [_one_or_two(*first), _one_or_two(*second)]
+    sets = [_signed(*first), _signed(*second)]
     n = len(sets[0][0])
     if len(sets[1][0]) != n:
         raise BadInput("training sets", expected="the same size", got=f"{n} and {len(sets[1][0])}")
-    weights = [_direction(w, sets[0][0]) for w in (w1, w2)]
+    weights = [vector(w, sets[0][0].shape[1], "classifier") for w in (w1, w2)]
     right = [np.all([y * (x @ w) > 0 for w in weights], axis=0) for x, y in sets]
     if not any(part.any() for part in right):
         raise BadInput("training sets", expected="an example that both classifiers have right", got="none")
@@ -263,9 +261,12 @@ def fools_multiclass(direction: ArrayLike, weight: ArrayLike, bias: ArrayLike, x
         >>> fools_multiclass([-1.0], [[1.0], [-1.0]], [0.0, 0.0], [[3.0], [-1.0]]).tolist()
         [3.0, inf]
     """
-    rows, W = matrix(x), matrix(weight, "weight")
-    v = _direction(direction, rows)
-    logits, slope = rows @ W.T + np.asarray(bias, dtype=np.float64), W @ v
+    rows = matrix(x)
+    W, b, v = matrix(weight, "weight", rows.shape[1]), array(bias, "bias"), vector(direction, rows.shape[1])
+    if len(W) < 2 or b.shape != (len(W),) or not np.isfinite(b).all():
+        raise BadInput("weight and bias", expected="two rows or more, a finite bias for each",
+                       got=f"{W.shape} and {b.shape}")  # fmt: skip
+    logits, slope = rows @ W.T + b, W @ v
     top = logits.argmax(1)
     behind, gain = logits.max(1, keepdims=True) - logits, slope - slope[top][:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

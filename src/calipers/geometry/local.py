@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from calipers.errors import BadInput
+from calipers.geometry.affine import Hyperplane
+from calipers.geometry.labels import classifier, examples
 from calipers.models import Classifier
 
 __all__ = ["LocalLinear", "local_linear"]
@@ -22,12 +24,22 @@ class LocalLinear:
             where no class has a gradient of its own.
         rival: the class j that attains it, shape (N,).
         score: s(x) = z_c − z_rival, shape (N,). gradient: ∇s, shape (N, \*shape). So score = ‖gradient‖ · distance.
+        bias: s(x) − ∇s·x, shape (N,): the local classifier is z → ∇s·z + bias.
     """
 
     distance: Tensor
     rival: Tensor
     score: Tensor
     gradient: Tensor
+    bias: Tensor
+
+    def plane(self, i: int) -> Hyperplane:
+        """The local hyperplane at example i, positive on the side of its class c: its tilt, projected, mirror images.
+
+        Raises:
+            BadInput: where the classifier is flat: there is no boundary.
+        """
+        return Hyperplane(self.gradient[i].flatten().double().cpu().numpy(), float(self.bias[i]))
 
 
 def local_linear(model: Classifier, x: Tensor, y: Tensor | None = None) -> LocalLinear:
@@ -46,13 +58,16 @@ def local_linear(model: Classifier, x: Tensor, y: Tensor | None = None) -> Local
         >>> net = torch.nn.Linear(2, 2).double().eval()
         >>> _ = net.load_state_dict({"weight": torch.tensor([[3.0, 0.0], [0.0, 4.0]]), "bias": torch.zeros(2)})
         >>> found = local_linear(Classifier.of(net, shape=(2,)), torch.tensor([[1.0, 0.5]], dtype=torch.float64))
-        >>> found.distance.tolist(), found.rival.tolist()
-        ([0.2], [1])
+        >>> found.distance.tolist(), found.rival.tolist(), found.plane(0).mirror([[1.0, 0.5]]).round(2).tolist()
+        ([0.2], [1], [[0.76, 0.82]])
     """
+    examples(x, *([] if y is None else [y]))
+    known = torch.zeros(len(x), dtype=torch.int64) if y is None else y
+    inputs, labels = classifier(model).check(x.detach(), known)
     with model.frozen():
-        with torch.no_grad():
-            labels = model(x.to(model.device, model.dtype)).argmax(1) if y is None else y
-        inputs, labels = model.check(x.detach(), labels)
+        if y is None:
+            with torch.no_grad():
+                labels = model(inputs).argmax(1)
         z = inputs.clone().requires_grad_()
         with torch.enable_grad():
             logits = model(z)
@@ -69,4 +84,6 @@ def local_linear(model: Classifier, x: Tensor, y: Tensor | None = None) -> Local
     distances[rows, labels] = torch.inf
     rival = distances.argmin(1)
     rival = torch.where(rival == labels, (labels + 1) % model.classes, rival)
-    return LocalLinear(distances[rows, rival], rival, scores[rows, rival], differences[rows, rival])
+    score, gradient = scores[rows, rival], differences[rows, rival]
+    bias = score - (gradient * inputs).flatten(1).sum(1)
+    return LocalLinear(distances[rows, rival], rival, score, gradient, bias)

@@ -6,16 +6,17 @@ D. Papailiopoulos, 2019).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from calipers.errors import BadInput, nearest
-from calipers.geometry.labels import Floats, matrix, two_classes
+from calipers.geometry.labels import Floats, array, matrix, two_classes, vector
 
-__all__ = ["Family", "ReluClassifier", "Section6", "convex_direction", "section6"]
+__all__ = ["Family", "ReluClassifier", "Section6", "convex_direction", "fools_any", "section6"]
 
 Family = Literal["R", "R'", "R''"]
 
@@ -33,7 +34,7 @@ class ReluClassifier:
         threshold: a, for R' alone. closed: ≥ a instead of > a, for R' alone.
 
     Raises:
-        BadInput: for a negative v or a threshold that is not positive: the region need not be convex then.
+        BadInput: for a negative v, with which the region need not be convex; for a threshold that is not positive.
 
     Example:
         >>> h = ReluClassifier([[1.0], [-1.0]], [-1.0, -1.0], "R")
@@ -49,10 +50,10 @@ class ReluClassifier:
     closed: bool = False
 
     def __post_init__(self) -> None:
-        W, b = matrix(self.weight, "weight"), np.asarray(self.bias, dtype=np.float64)
+        W, b = matrix(self.weight, "weight"), array(self.bias, "bias")
         if self.family not in get_args(Family):
             raise BadInput("family", got=repr(self.family), hint=nearest(str(self.family), get_args(Family)))
-        v = np.ones(len(W)) if self.output is None else np.asarray(self.output, dtype=np.float64)
+        v = np.ones(len(W)) if self.output is None else array(self.output, "output")
         if b.shape != (len(W),) or v.shape != (len(W),) or not np.isfinite([b, v]).all():
             raise BadInput("bias and output", expected=f"{len(W)} finite numbers each", got=f"{b.shape} and {v.shape}")
         if self.family == "R'" and ((v < 0).any() or not self.threshold > 0):
@@ -70,7 +71,7 @@ class ReluClassifier:
 
     def __call__(self, x: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
         """Labels −1 or +1, shape (n,)."""
-        hidden = np.maximum(matrix(x) @ self.weight.T + self.bias, 0)
+        hidden = np.maximum(matrix(x, features=self.weight.shape[1]) @ self.weight.T + self.bias, 0)
         if self.family == "R''":
             positive = (hidden > 0).all(1)
         else:
@@ -86,10 +87,8 @@ class ReluClassifier:
         Arguments:
             direction: v, shape (d,). x: inputs (n, d).
         """
-        rows = matrix(x)
-        v = np.asarray(direction, dtype=np.float64)
-        if v.shape != rows.shape[1:] or not np.isfinite(v).all() or not v.any():
-            raise BadInput("direction", expected=f"{rows.shape[1]} finite numbers, not all 0", got=f"shape {v.shape}")
+        rows = matrix(x, features=self.weight.shape[1])
+        v = vector(direction, rows.shape[1])
         starts, slope = rows @ self.weight.T + self.bias, self.weight @ v
         slope[np.abs(slope) <= 1e-14 * np.linalg.norm(self.weight, axis=1) * np.linalg.norm(v)] = 0  # Rounding.
         if self.family != "R'":
@@ -148,6 +147,49 @@ def convex_direction(x: ArrayLike, y: ArrayLike, *, label: int = -1) -> Floats:
     if not direction.any():
         raise BadInput("data", expected="no example with both labels", got="one that has both")
     return direction
+
+
+def fools_any(
+    direction: ArrayLike, predict: Callable[[Floats], ArrayLike], x: ArrayLike, *, longest: float = 1e6
+) -> Floats:
+    """For each example a length c at which any classifier answers x + cv otherwise than x; inf if none was found.
+
+    Lengths are doubled up to ``longest`` and the first change is bisected. The answer at c has been seen to differ. If
+    the region of the answer at x is convex, c is where the ray leaves it, to rounding, and inf says that it stays as
+    far as ``longest``; of another region a detour between two lengths may be missed.
+
+    Arguments:
+        direction: v, shape (d,). predict: inputs (n, d) to n labels, such as an estimator's ``predict``.
+        x: inputs (n, d). longest: c at most, > 0.
+
+    Example:
+        >>> def ball(z):
+        ...     return (z**2).sum(1) <= 1
+        >>> fools_any([2.0, 0.0], ball, [[0.0, 0.0], [0.0, 3.0]]).round(9).tolist()
+        [0.5, inf]
+    """
+    rows = matrix(x)
+    v = vector(direction, rows.shape[1])
+    if not 0 < longest < np.inf:
+        raise BadInput("longest", expected="a finite number > 0", got=longest)
+    label = np.asarray(predict(rows))
+    if label.shape != (len(rows),):
+        raise BadInput("predict", expected=f"{len(rows)} labels", got=f"shape {label.shape}")
+
+    def other(lengths: Floats) -> NDArray[np.bool_]:
+        changed: NDArray[np.bool_] = np.asarray(predict(rows + lengths[:, None] * v)) != label
+        return changed
+
+    low, high = np.zeros(len(rows)), np.full(len(rows), np.inf)
+    for length in longest * 0.5 ** np.arange(60.0, -1, -1):
+        open_ = np.isinf(high)
+        changed = other(np.full(len(rows), length))
+        low, high = np.where(open_ & ~changed, length, low), np.where(open_ & changed, length, high)
+    for _ in range(60):
+        middle = (low + np.where(np.isinf(high), low, high)) / 2
+        changed = other(middle)
+        low, high = np.where(changed, low, middle), np.where(changed, middle, high)
+    return high
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
 from calipers.errors import BadInput
-from calipers.geometry.labels import Floats, two_classes
+from calipers.geometry.labels import Floats, array, two_classes
 
 __all__ = ["SvmPath", "svm_path"]
 
-_WIDTH = (
-    0.1  # The hinge is smoothed over this much of the margin in every proximal step; the limit is the hinge itself.
-)
+# The hinge is smoothed over this much of the margin in every proximal step; the limit is the hinge itself.
+_WIDTH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,9 @@ def svm_path(x: ArrayLike, y: ArrayLike, C: Sequence[float] | Floats, *, toleran
     r"""min over w, b of ½‖w‖² + C Σᵢ max(0, 1 − yᵢ(w·xᵢ + b)), for every C, to a relative duality gap.
 
     Where the optimal b is an interval (all α at 0 or C, as for tiny C), the middle is taken, as libsvm does.
-    A constant feature gets weight 0. Memory: four copies of the data at most.
+    A constant feature gets weight 0. Where a weight of 0 is as good within the gap reached, and the gap leaves no
+    direction sure, the weight is exactly 0, and :class:`Hyperplane` refuses it: there is no boundary (one example
+    inside of a large class, say). Memory: four copies of the data at most.
 
     Arguments:
         x: inputs, shape (n, d). y: −1 or +1, shape (n,).
@@ -67,11 +68,11 @@ def svm_path(x: ArrayLike, y: ArrayLike, C: Sequence[float] | Floats, *, toleran
         True
     """
     rows, labels = two_classes(x, y)
-    ladder = np.asarray(C, dtype=np.float64)
+    ladder = array(C, "C")
     if ladder.ndim != 1 or not len(ladder) or not (np.isfinite(ladder) & (ladder > 0)).all():
         raise BadInput("C", expected="a list of finite numbers > 0", got=C)
-    if not tolerance > 0:
-        raise BadInput("tolerance", expected="a number > 0", got=tolerance)
+    if not 0 < tolerance < 1:
+        raise BadInput("tolerance", expected="a number in (0, 1)", got=tolerance)
     varies = np.ptp(rows, axis=0) > 0
     if not varies.any():
         raise BadInput("x", expected="a feature that varies", got="the same row every time")
@@ -80,7 +81,7 @@ def svm_path(x: ArrayLike, y: ArrayLike, C: Sequence[float] | Floats, *, toleran
     weight, alpha = np.zeros((len(ladder), rows.shape[1])), np.zeros((len(ladder), len(rows)))
     bias, objective, gap, steps = np.zeros((4, len(ladder)))
     for i in np.argsort(ladder):
-        w, bias[i], alpha[i], objective[i], gap[i], steps[i] = solver.solve(float(ladder[i]), tolerance)
+        w, bias[i], objective[i], gap[i], alpha[i], steps[i] = solver.solve(float(ladder[i]), tolerance)
         weight[i, varies] = w
         bias[i] -= w @ centre
     return SvmPath(ladder, weight, bias, alpha, objective, gap, tuple(int(count) for count in steps))
@@ -94,8 +95,8 @@ class _Solver:
         self.alpha, self.w, self.b = np.zeros(len(y)), np.zeros(x.shape[1]), 0.0
         self.spread = float((x * x).sum()) / len(y) ** 0.5
 
-    def solve(self, C: float, tolerance: float) -> tuple[Floats, float, Floats, float, float, int]:
-        """w, b, α, objective, gap, Newton steps."""
+    def solve(self, C: float, tolerance: float) -> tuple[Floats, float, float, float, Floats, int]:
+        """w, b, objective, gap, α, Newton steps."""
         if self.C:
             self.alpha[self.alpha >= self.C * (1 - 1e-9)] = C
         else:
@@ -110,7 +111,7 @@ class _Solver:
             steps += self._proximal_step(self.alpha.max() / width, min(1e-5, tolerance / 10))
             w, b, alpha, value, gap = self._certify()
             if gap <= tolerance:
-                return w, b, alpha, value, gap, steps
+                return *self._zero_if_unsure(w, b, value, gap, tolerance), alpha, steps
             width /= 2 if tries % 8 == 7 else 1
         raise BadInput(f"SVM at C = {C:g}", expected=f"a relative duality gap <= {tolerance:g}", got=f"{gap:.2g}",
                        hint="scale the features, or raise the tolerance")  # fmt: skip
@@ -174,6 +175,16 @@ class _Solver:
         value = w @ w / 2 + self.C * np.maximum(0, 1 - self.y * (scores + b)).sum()
         gap = (value - (alpha.sum() - w @ w / 2)) / value
         return w, b, alpha, float(value), max(float(gap), 0.0)
+
+    def _zero_if_unsure(
+        self, w: Floats, b: float, value: float, gap: float, tolerance: float
+    ) -> tuple[Floats, float, float, float]:
+        """½‖w − w*‖² ≤ gap · value. If that leaves w* = 0 possible, and 0 is good enough, w is rounding: take 0."""
+        flat = 2 * self.C * float(min((self.y > 0).sum(), (self.y < 0).sum()))
+        flat_gap = max(1 - (1 - gap) * value / flat, 0.0)
+        if w @ w > 2 * max(gap, 1e-14) * value or flat_gap > tolerance:
+            return w, b, value, gap
+        return 0 * w, _best_bias(0 * self.y, self.y), flat, flat_gap
 
 
 def _newton(near: Floats, gradient_w: Floats, gradient_b: float, sigma: float, mass: float) -> tuple[Floats, float]:

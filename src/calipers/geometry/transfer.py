@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calipers.attacks import AttackResult, pgd
 from calipers.errors import BadInput
+from calipers.geometry.labels import classifier, examples
 from calipers.models import Classifier
 from calipers.threats import Box, Norm, Threat, project
 
@@ -45,7 +46,7 @@ def wilson(share: Tensor, n: int, confidence: float = 0.95) -> tuple[Tensor, Ten
     """Wilson's score interval of a share of n independent examples (E. B. Wilson, 1927).
 
     Raises:
-        BadInput: for n < 1 or a confidence outside of (0, 1).
+        BadInput: for n < 1, a share outside of [0, 1] or a confidence outside of (0, 1).
 
     Example:
         >>> low, high = wilson(torch.tensor([0.0, 0.5], dtype=torch.float64), 100)
@@ -54,6 +55,8 @@ def wilson(share: Tensor, n: int, confidence: float = 0.95) -> tuple[Tensor, Ten
     """
     if n < 1 or not 0 < confidence < 1:
         raise BadInput("interval", expected="n >= 1 and a confidence in (0, 1)", got=f"n={n}, {confidence}")
+    if not bool(((share >= 0) & (share <= 1)).all()):
+        raise BadInput("share", expected="fractions in [0, 1]", got=share.tolist())
     z = torch.special.ndtri(torch.tensor((1 + confidence) / 2, dtype=torch.float64))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)).sqrt()
@@ -71,11 +74,13 @@ def transfer(
 
     Arguments:
         sources, targets: networks and linear models in any mix; each sees x in its own shape and dtype, in one box.
+            A source needs gradients, unless the attack does not.
         x, y: examples (N, \*shape) and labels. eps: sizes in the units of x. norm: of the threat.
         attack: (model, x, y, threat) → result; PGD with its defaults unless given.
 
     Raises:
-        BadInput: no model, no eps, or boxes or sizes that differ between the models.
+        BadInput: no model, no eps, a bare network or estimator, boxes or sizes that differ between the models, and as
+            ``Classifier.check``.
 
     Example:
         >>> from calipers.models import linear
@@ -85,19 +90,21 @@ def transfer(
         >>> transfer([a], [a, b], x, torch.tensor([0]), [0.1, 0.3]).accuracy.tolist()
         [[[1.0, 0.0], [1.0, 1.0]]]
     """
-    if not sources or not targets or not len(eps):
-        raise BadInput("transfer", expected="a source, a target and an eps at least",
-                       got=f"{len(sources)}, {len(targets)}, {len(eps)}")  # fmt: skip
-    _same_inputs([*sources, *targets], x)
+    sizes = list(eps) if isinstance(eps, Iterable) else []
+    for what, some, asked in (("sources", sources, sources), ("targets", targets, targets), ("eps", sizes, eps)):
+        if not isinstance(some, Sequence) or not some or None in some:
+            raise BadInput(what, expected="a list of one or more", got=repr(asked))
+    threats = [Threat(norm, float(size)) for size in sizes]
+    _same_inputs([*sources, *targets], x, y)
     made = attack or pgd
     correct = torch.zeros(len(sources), len(targets), len(eps), len(x), dtype=torch.bool)
     for s, source in enumerate(sources):
-        for e, size in enumerate(eps):
-            moved = made(source, _as(source, x), y, Threat(norm, size)).adversarial
+        for e, threat in enumerate(threats):
+            moved = made(source, _as(source, x), y, threat).adversarial
             for t, target in enumerate(targets):
                 with target.frozen(), torch.no_grad():
                     correct[s, t, e] = target(_as(target, moved)).argmax(1).cpu() == y.cpu()
-    return Transfer(tuple(m.name for m in sources), tuple(m.name for m in targets), tuple(eps), correct)
+    return Transfer(tuple(m.name for m in sources), tuple(m.name for m in targets), tuple(map(float, sizes)), correct)
 
 
 def _as(model: Classifier, x: Tensor) -> Tensor:
@@ -108,12 +115,14 @@ def _sides(model: Classifier) -> tuple[Tensor, Tensor]:
     return model.box.sides(torch.zeros(1))
 
 
-def _same_inputs(models: Sequence[Classifier], x: Tensor) -> None:
-    for model in models:
+def _same_inputs(models: Sequence[Classifier], x: Tensor, y: Tensor) -> None:
+    examples(x, y)
+    for model in map(classifier, models):
         if any(bool((a != b).any()) for a, b in zip(_sides(model), _sides(models[0]), strict=True)):
             raise BadInput(f"box of {model.name}", expected=str(models[0].box), got=str(model.box))
         if torch.Size(model.shape).numel() != x[0].numel():
             raise BadInput(f"inputs for {model.name}", expected=f"shape {model.shape}", got=tuple(x.shape[1:]))
+        model.check(_as(model, x), y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +150,7 @@ def universal_direction(
         models: as for :func:`transfer`. x, y: examples. threat: norm ``"linf"`` or ``"l2"``, with an eps. steps: moves.
 
     Raises:
-        BadInput: for another norm, no eps, no model, or models whose inputs differ.
+        BadInput: for another norm, no eps, no step, a model without gradients, and as :func:`transfer`.
 
     Example:
         >>> from calipers.models import linear
@@ -151,13 +160,20 @@ def universal_direction(
         >>> universal_direction([model], x, torch.zeros(2, dtype=torch.int64), Threat("linf", 0.5)).fooled.tolist()
         [1.0]
     """
-    if not models:
-        raise BadInput("models", expected="at least one", got=0)
+    if not isinstance(models, Sequence) or not models:
+        raise BadInput("models", expected="a list of one or more", got=repr(models))
+    if steps < 1:
+        raise BadInput("steps", expected="at least 1", got=steps)
     if threat.norm not in ("linf", "l2") or threat.eps is None:
         raise BadInput("threat", expected="linf or l2 with an eps", got=threat)
-    _same_inputs(models, x)
+    _same_inputs(models, x, y)
+    for model in models:
+        if model.blind:
+            raise BadInput(model.name, expected="a classifier with gradients", got="one without")
+    x = x if x.is_floating_point() else x.to(models[0].dtype)
     centre, eps = torch.zeros_like(x[:1]), torch.tensor([threat.eps], dtype=x.dtype, device=x.device)
-    delta, best, found = centre.clone(), centre.clone(), torch.full((len(models),), -1.0)
+    delta, best = centre.clone(), centre.clone()
+    found, _ = _seen(models, x, y, delta)
     for step in range(steps + 1):
         fooled, gradient = _seen(models, x, y, delta)
         if fooled.nanmean() > found.nanmean():

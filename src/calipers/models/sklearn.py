@@ -72,8 +72,9 @@ def from_sklearn(
         ))
     """
     *scalers, final = list(_parts(estimator)) or [estimator]
-    if not hasattr(final, "predict"):
-        raise BadInput("scikit-learn model", expected="a classifier", got=type(final).__name__)
+    if isinstance(final, type) or not hasattr(final, "predict"):
+        got = f"the class {final.__name__}, not a fitted one" if isinstance(final, type) else type(final).__name__
+        raise BadInput("scikit-learn model", expected="a classifier", got=got)
     for part in (*scalers, final):
         _check_fitted(part)
     if not hasattr(final, "classes_"):

@@ -20,6 +20,7 @@ from calipers.geometry import Hyperplane, fools_linear, max_margin
 from calipers.geometry import section6 as counter_example
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.transfer_ensemble import Weights, fit, gradient, logits, make, right, stacked_gradient
+from calipers.papers.transfer_page import page
 from calipers.runner import Part, merge
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def figure4(scale: Scale, bench: Bench = HERE) -> Result:
         _speed(models, *_images("test", scale)),
     )
     return Result(
-        table, (*_findings(table), *notes), lambda: _draw(table), {"transfer.figure4.html": lambda: _page(table)}
+        table, (*_findings(table), *notes), lambda: _draw(table), {"transfer.figure4.html": lambda: page(table)}
     )
 
 
@@ -233,25 +234,6 @@ def _findings(table: pd.DataFrame) -> tuple[str, ...]:
         *sentences,
         f"Networks lose at most {gap:.3f} more to the SVMs' examples than to random ones, and {fall:.3f} to networks'.",
     )
-
-
-def _page(table: pd.DataFrame) -> bytes:
-    """The same picture to hover over, in one file with the plotting library inside."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    canvas = make_subplots(cols=2, shared_yaxes=True, subplot_titles=("accuracy of SVMs", "accuracy of networks"))
-    for column, target in enumerate(("SVM", "network"), 1):
-        for kind, colour in zip(KINDS, ("#1f77b4", "#ff7f0e", "#2ca02c"), strict=True):
-            part = table[(table.target == target) & (table.perturbation == kind)]
-            spread = {"array": part["max"] - part["mean"], "arrayminus": part["mean"] - part["min"], "symmetric": False}
-            line = go.Scatter(x=part.eps, y=part["mean"], error_y=spread, name=kind, line={"color": colour},
-                              legendgroup=kind, showlegend=column == 1)  # fmt: skip
-            canvas.add_trace(line, row=1, col=column)
-    canvas.update_layout(template="plotly_white", legend_title_text="perturbation")
-    canvas.update_xaxes(title_text="eps (L-infinity)")
-    text: str = canvas.to_html(include_plotlyjs=True, full_html=True)
-    return text.encode()
 
 
 def _draw(table: pd.DataFrame) -> Picture:
