@@ -70,7 +70,7 @@ def test_values_outside_the_box_name_both_and_say_what_to_do(save):
         load(save(x=X * 4 - 2, y=Y))
     for part in (
         "some.npz",
-        "Box(0.0, 1.0)",
+        "[0, 1]",
         "-2…2",
         "example 0",
         "state the box (--box LO HI), or add lo and hi to the file",
