@@ -7,7 +7,7 @@ import pytest
 
 from calipers.cli import app
 from calipers.papers import figures
-from tests.docs.pages import PAGES, ROOT, commands, run_python, title
+from tests.docs.pages import PAGES, ROOT, blocks, commands, run_python, title
 
 pages = pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CONTRIBUTING.md"], ids=title)
 COMMANDS = [pytest.param(words, id=f"{title(page)}: {' '.join(words)}") for page in PAGES for words in commands(page)]
@@ -24,6 +24,23 @@ def test_a_command_of_a_page_parses(words: list[str]):
     # An unknown command, option or value raises; nothing is run.
     command, _, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     assert command.__module__.startswith("calipers.cli")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_a_newcomer_has_every_file_that_a_page_names(page: Path):
+    """Files are made further up on the page, by its Python or by a command's --out, or are the reader's own: my…"""
+    made = "".join(code for _, code in blocks(page, "python"))
+    for words in commands(page):
+        for word in words:
+            is_file = re.search(r"\.(npz|skops|safetensors|onnx|pt|json)$", word) or re.fullmatch(r"[\w.]+:\w+", word)
+            if is_file and not re.match(r"(dask:)?my", word):
+                module = f"# {word.partition(':')[0]}.py"
+                assert f'"{word}"' in made or module in made, f"{word} is not made on {title(page)}"
+            if words[0] in ("compare", "report") and not word.startswith("-") and word != words[0]:
+                options = [at for at, before in enumerate(words[:-1]) if before == "--out"]
+                assert word in made or words[options[-1] + 1 if options else 0] == word, f"{word} is not there yet"
+        if "--out" in words:
+            made += words[words.index("--out") + 1] + "\n"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)

@@ -19,12 +19,13 @@ from calipers.certificates.domain import Domain
 from calipers.certificates.graph import Graph, Interval
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Band, Lines, tangents
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Norm
 
 __all__ = ["branch"]
 
 
+@public
 def branch(
     model: Classifier,
     x: Tensor,

@@ -56,7 +56,7 @@ def audit(
     model: str,
     /,
     *,
-    data: str,
+    data: str | None = None,
     norm: str = "linf",
     eps: Radii = (),
     examples: Whole | None = None,
@@ -93,9 +93,10 @@ def audit(
     ----------
     model
         A built-in name (digits-mlp, digits-linear), FILE.safetensors or a state dict FILE.pt with --arch, FILE.skops,
-        FILE.onnx, or package.module:factory.
+        FILE.onnx, package.module:factory, or the folder of a training.
     data
-        digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images.
+        digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images; by default what the model
+        was trained on, if it is the folder of a training.
     norm
         linf, l2, l1 or l0; L2 and l_inf are understood too.
     eps
@@ -150,8 +151,10 @@ def audit(
     if claimed is not None and not 0 <= claimed <= 1:
         raise BadInput("--claimed", expected="a fraction between 0 and 1", got=claimed)
     inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, other=other, trust=trust)
-    folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, threat.norm))
-    with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
+    folder = out or Path("runs") / "-".join(
+        Path(part).name.replace(":", "-") for part in (model, inputs.data.name, threat.norm)
+    )
+    with progress(f"{model} on {inputs.data.name}", len(inputs.data), quiet or json) as tell:
         run = run_audit(
             inputs,
             norm=norm,
@@ -261,8 +264,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         complain(str(error))
         return 2
-    except KeyboardInterrupt:
-        complain("stopped; what was finished stays, and --resume goes on from there")
+    except KeyboardInterrupt as stop:
+        # Who was stopped knows what is kept.
+        complain(str(stop) or "stopped")
         return 130
     except OSError as error:
         complain(f"{error.filename or 'system'}: {error.strerror or error}")

@@ -18,7 +18,7 @@ from cyclopts.exceptions import (
 
 from calipers.errors import BadInput, nearest
 
-__all__ = ["Flag", "Radii", "Whole", "complaint", "typed_radii", "whole_number"]
+__all__ = ["Flag", "Radii", "Radius", "Whole", "complaint", "typed_radii", "typed_radius", "whole_number"]
 
 _FRACTION = "a number or a fraction such as 8/255"
 _KINDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "no value", Fraction: _FRACTION}
@@ -78,6 +78,14 @@ def typed_radii(kind: type, tokens: Sequence[Token]) -> tuple[float, ...]:
     return tuple(found)
 
 
+def typed_radius(kind: type, tokens: Sequence[Token]) -> float:
+    """One radius: a number or a fraction."""
+    found = typed_radii(kind, tokens)
+    if len(found) != 1:
+        raise CoercionError(token=tokens[0], target_type=Fraction)
+    return found[0]
+
+
 def _name(error: Any, fallback: str) -> str:
     token = getattr(error, "token", None)
     given = getattr(token, "keyword", None) or getattr(error, "keyword", None)
@@ -106,6 +114,7 @@ def _unknown_command(error: UnknownCommandError, where: str) -> BadInput:
 
 
 # The types of most options: radii as papers write them; a whole number as it was typed; a switch without --no-….
+Radius = Annotated[float, Parameter(converter=typed_radius)]
 Radii = Annotated[tuple[float, ...], Parameter(converter=typed_radii, negative=(), show_default=False)]
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from calipers.records import Reaction, Run, ThreatSummary
 from calipers.report.band import median
 from calipers.report.facts import Facts
 
-__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "second_pass", "sentences"]
+__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "second_pass", "sentences", "uncertified"]
 
 
 def number(value: float | None, none: str = "none found") -> str:
@@ -96,9 +97,10 @@ def second_pass(reaction: Reaction) -> str:
     return "; ".join([did, *changes])
 
 
-def sentences(run: Run, facts: Facts) -> tuple[str, str, str]:
-    """What was asked, what was found, and whether the numbers can be trusted: one sentence each."""
-    return _asked(run, facts), _found(run, facts), _trusted(run)
+def sentences(run: Run, facts: Facts) -> tuple[str, ...]:
+    """What was asked, what was found, why nothing is certified if so, and whether to trust it: one sentence each."""
+    none = uncertified(run)
+    return _asked(run, facts), _found(run, facts), *([f"{none[0].upper()}{none[1:]}."] if none else []), _trusted(run)
 
 
 def _asked(run: Run, facts: Facts) -> str:
@@ -128,6 +130,18 @@ def _between(threat: ThreatSummary) -> str:
     """Where robust accuracy lies; one number where nothing is open."""
     low, high = at_least(threat.proved), at_most(threat.not_broken)
     return f"at least {low} and at most {high}" if threat.open else f"{100 * threat.proved:.1f} %"
+
+
+def uncertified(run: Run) -> str | None:
+    """Why no example has a certified radius, by the operator that no certificate has a rule for; None if one has."""
+    if run.examples["certificate"].astype(bool).any():
+        return None
+    refused = run.about.get("refused")
+    reasons = sorted(set(map(str, refused.values()))) if isinstance(refused, Mapping) else []
+    # An operator without a rule is what stops them all; the others say which kinds of model they are for.
+    operators = [reason for reason in reasons if reason.startswith("certificate: ")]
+    why = "; ".join(operators or reasons) or "the certificates apply, but prove no radius above 0"
+    return f"nothing is certified: {why.removeprefix('certificate: ')}"
 
 
 def _trusted(run: Run) -> str:

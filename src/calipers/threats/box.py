@@ -60,6 +60,13 @@ class Box:
         lo, hi = self.sides(x)
         return torch.minimum(torch.maximum(x, lo), hi)
 
+    def same(self, other: Box) -> bool:
+        """Whether the other box has the same sides."""
+        own, theirs = (
+            [torch.as_tensor(side, dtype=torch.float64).tolist() for side in (box.lo, box.hi)] for box in (self, other)
+        )
+        return own == theirs
+
     def contains(self, x: Tensor) -> Tensor:
         r"""Whether each example lies in the box: x (N, \*shape) → bool (N,)."""
         lo, hi = self.sides(x)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from calipers.errors import BadInput
 from calipers.threats.norms import Norm, find_norm
@@ -43,7 +44,8 @@ class Threat:
         if self.eps is not None:
             several = radii(self.eps)
             object.__setattr__(self, "eps", several if len(several) != 1 or isinstance(self.eps, tuple) else several[0])
-        for eps in self.ladder:
+        given: tuple[Any, ...] = self.ladder
+        for eps in given:
             if not (isinstance(eps, Real) and math.isfinite(eps) and eps > 0):
                 raise BadInput(f"eps of the {self.norm} threat", expected="a finite number > 0", got=eps)
         if list(self.ladder) != sorted(set(self.ladder)):
