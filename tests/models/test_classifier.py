@@ -110,7 +110,7 @@ def spoilt(value, row=1):
         (GOOD_X, torch.tensor([0, -1, 0]), "label of example 1: expected 0…2"),
         (spoilt(math.nan), GOOD_Y, "input of example 1: expected finite numbers"),
         (spoilt(math.inf, 2), GOOD_Y, "input of example 2: expected finite numbers"),
-        (spoilt(1.5), GOOD_Y, r"input of example 1: expected values inside Box\(0.0, 1.0\), got 0.5…1.5"),
+        (spoilt(1.5), GOOD_Y, r"input of example 1: expected values inside \[0, 1\], got 0.5…1.5"),
         (spoilt(-0.1, 0), GOOD_Y, "input of example 0: expected values inside"),
     ],
 )

@@ -68,7 +68,7 @@ def arithmetic_of(model: Classifier) -> Arithmetic:
     Raises:
         NotApplicable: for half precision, autocast, TF32 and reduced-precision matrix products.
     """
-    half = [part.dtype for part in model.module.parameters() if part.dtype in HALF]
+    half = [dtype for dtype in (model.dtype, *(part.dtype for part in model.module.parameters())) if dtype in HALF]
     if half:
         raise NotApplicable(
             f"arithmetic of {model.name}", expected="float32 or float64 weights",

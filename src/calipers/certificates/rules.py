@@ -171,6 +171,12 @@ def _taken(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
+def _getitem(x: Symbol, where: Any) -> Made:
+    parts = where if isinstance(where, tuple) else (where,)
+    _need(isinstance(parts[0], slice) or parts[0] is Ellipsis, "examples that change places")
+    return _taken(Tensor.__getitem__)(x, parts)
+
+
 def _average(axes: int) -> Rule:
     pool: Callable[..., Tensor] = F.avg_pool2d if axes == 2 else F.avg_pool1d
 
@@ -268,7 +274,7 @@ RULES: dict[str, Rule] = {
     "flatten": _reshape(Tensor.flatten), "view": _reshape(Tensor.reshape), "reshape": _reshape(Tensor.reshape),
     "squeeze": _reshape(Tensor.squeeze), "unsqueeze": _reshape(Tensor.unsqueeze),
     "unflatten": _reshape(Tensor.unflatten),
-    "permute": _taken(Tensor.permute), "transpose": _taken(Tensor.transpose), "getitem": _taken(Tensor.__getitem__),
+    "permute": _taken(Tensor.permute), "transpose": _taken(Tensor.transpose), "getitem": _getitem,
     "select": _taken(Tensor.select), "narrow": _taken(Tensor.narrow), "flip": _taken(Tensor.flip),
     "avg_pool1d": _average(1), "avg_pool2d": _average(2), "mean": _mean,
     "adaptive_avg_pool1d": _adaptive(F.adaptive_avg_pool1d), "adaptive_avg_pool2d": _adaptive(F.adaptive_avg_pool2d),

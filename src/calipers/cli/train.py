@@ -101,29 +101,22 @@ def train(
     return 0
 
 
-def _plan(
-    recipe: str, init: Path | None, adversary: Adversary, optimization: Optimization, machine: Machine
-) -> Plan:  # fmt: skip
+def _plan(recipe: str, init: Path | None, adversary: Adversary, optimization: Optimization, machine: Machine) -> Plan:
     """What is asked, as one record."""
     from calipers import training
+    from calipers.threats import find_norm
 
     if adversary.eps is None and recipe != "standard":
         raise BadInput("--eps", expected=f"the radius to train for with recipe {recipe}", got="none")
     start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init)
     ramp = adversary.ramp or max(optimization.epochs / 2, 0.5)
     precision = training.best_precision(machine.device) if machine.precision == "auto" else machine.precision
-    how = vars(optimization) | {"lr_drops": optimization.lr_drop}
+    norm, how = find_norm(adversary.norm), {**vars(optimization), "lr_drops": optimization.lr_drop}
     del how["lr_drop"]
     return training.Plan(
         recipe=recipe,
         schedule=training.Schedule(adversary.schedule, adversary.eps or 0.0, start, ramp, adversary.rise),
-        ascent=training.Ascent(
-            adversary.norm,
-            adversary.step_size,
-            adversary.steps,
-            adversary.raw,
-            adversary.beta,  # type: ignore[arg-type]
-        ),
+        ascent=training.Ascent(norm, adversary.step_size, adversary.steps, adversary.raw, adversary.beta),
         precision=precision,
         **how,
     )

@@ -42,14 +42,14 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
             ...
         calipers.errors.BadInput: first: expected options it knows, got 'step'; did you mean 'steps'? known: steps
     """
-    signature = inspect.signature(function)
+    name, signature = function.__name__, inspect.signature(function)
 
     @functools.wraps(function)
     def called(*given: P.args, **keywords: P.kwargs) -> R:
-        name = function.__name__
-        unknown = [word for word in keywords if word not in (known := _keywords(function))]
+        known = _keywords(function)
+        unknown = [word for word in keywords if word not in known]
         if unknown and known:
-            options = [word for word in known if word not in ("model", "x", "y", "threat", "norm")]
+            options = known - {"model", "x", "y", "threat", "norm"}
             raise BadInput(name, expected="options it knows", got=repr(unknown[0]), hint=nearest(unknown[0], options))
         try:
             bound = signature.bind(*given, **keywords)
@@ -110,7 +110,9 @@ def understood(
         model = from_sklearn(model, box=box)
     elif box is not None and not model.box.same(box if isinstance(box, Box) else Box(*box)):
         raise BadInput("box", expected=f"{model.box}, the classifier's own", got=box)
-    return model, x, None if y is None else _tensor("labels", y)
+    labels = None if y is None else _tensor("labels", y)
+    # Labels that are no whole numbers are left for the classifier to refuse.
+    return model, x, labels if labels is None or labels.is_floating_point() else labels.long()
 
 
 def _tensor(what: str, values: Any) -> Tensor:
@@ -119,9 +121,7 @@ def _tensor(what: str, values: Any) -> Tensor:
     try:
         return torch.as_tensor(np.asarray(values))
     except (TypeError, ValueError) as error:
-        raise BadInput(
-            what, expected="numbers, in a tensor or an array", got=str(error).split(". The only")[0]
-        ) from None
+        raise BadInput(what, expected="numbers, in a tensor or an array", got=error) from None
 
 
 def _positions(estimator: Any, y: Any) -> Any:

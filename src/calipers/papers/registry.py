@@ -206,7 +206,7 @@ def run(
     try:
         result = chosen.reproduce(scale, bench) if chosen.long else chosen.reproduce(scale)
     except KeyboardInterrupt:
-        some = kept.is_dir() and any(kept.rglob("part-*"))
+        some = kept.is_dir() and any(not part.suffix for part in kept.rglob("part-*"))
         left = f"finished shards stay in {kept}, and the same command goes on from there" if some else "nothing is kept"
         raise KeyboardInterrupt(f"stopped; {left}") from None
     picture = _svg(name, result.plot) if result.plot else None

@@ -70,7 +70,7 @@ def radii(eps: object) -> tuple[float, ...]:
         ((0.25,), (0.1, 0.2), True)
     """
     if not isinstance(eps, str):
-        return tuple(eps) if isinstance(eps, Iterable) else (eps,)  # type: ignore[return-value]
+        return tuple(eps) if isinstance(eps, Iterable) and getattr(eps, "ndim", 1) else (eps,)  # type: ignore[return-value]
     found = []
     for part in eps.split(","):
         try:
