@@ -1,5 +1,6 @@
 """Every Python block of the documentation runs, every command parses, every link leads somewhere."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -31,16 +32,13 @@ def test_a_newcomer_has_every_file_that_a_page_names(page: Path):
     """Files are made further up on the page, by its Python or by a command's --out, or are the reader's own: my…"""
     made = "".join(code for _, code in blocks(page, "python"))
     for words in commands(page):
-        for word in words:
-            is_file = re.search(r"\.(npz|skops|safetensors|onnx|pt|json)$", word) or re.fullmatch(r"[\w.]+:\w+", word)
-            if is_file and not re.match(r"(dask:)?my", word):
-                module = f"# {word.partition(':')[0]}.py"
-                assert f'"{word}"' in made or module in made, f"{word} is not made on {title(page)}"
-            if words[0] in ("compare", "report") and not word.startswith("-") and word != words[0]:
-                options = [at for at, before in enumerate(words[:-1]) if before == "--out"]
-                assert word in made or words[options[-1] + 1 if options else 0] == word, f"{word} is not there yet"
-        if "--out" in words:
-            made += words[words.index("--out") + 1] + "\n"
+        named = [word for word in words if re.search(r"\.(npz|skops|joblib|safetensors|onnx|pt|json)$", word)]
+        named += [f"# {word.partition(':')[0]}.py" for word in words if re.fullmatch(r"[\w.]+:\w+", word)]
+        if words[0] in ("compare", "report"):
+            named += itertools.takewhile(lambda word: not word.startswith("--"), words[1:])
+        for name in named:
+            assert name in made or re.match(r"(# |dask:)?my", name), f"{' '.join(words)}: where is {name}?"
+        made += " ".join(words[words.index("--out") :]) if "--out" in words else ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
