@@ -82,7 +82,8 @@ def load(
     elif is_factory(spec):
         found = made_by(spec)
     elif (training := folder_of(spec)) is not None:
-        found, arch = read(training / WEIGHTS), arch or about(training).get("arch")
+        found = _with_weights(spec, arch or about(training).get("arch"), read(training / WEIGHTS))
+        found, arch = (replace(found, name=spec) if isinstance(found, Classifier) else found), None
     elif _is_file(spec):
         found = read(Path(spec).expanduser(), trust=trust)
     elif spec in ARCHITECTURES:
