@@ -50,7 +50,8 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         unknown = [word for word in keywords if word not in known]
         if unknown and known:
             options = known - {"model", "x", "y", "threat", "norm"}
-            raise BadInput(name, expected="options it knows", got=repr(unknown[0]), hint=nearest(unknown[0], options))
+            expected, hint = ("options it knows", nearest(unknown[0], options)) if options else ("no options", None)
+            raise BadInput(name, expected=expected, got=repr(unknown[0]), hint=hint)
         try:
             bound = signature.bind(*given, **keywords)
         except TypeError as error:
