@@ -13,7 +13,7 @@ from torch import nn
 from calipers.data import load
 from calipers.models import ARCHITECTURES
 
-__all__ = ["in_train_mode", "mnist_cnn", "nan_off_data", "random_mlp", "returns_nan", "slow_mlp"]
+__all__ = ["ends_in_softmax", "in_train_mode", "mnist_cnn", "nan_off_data", "random_mlp", "returns_nan", "slow_mlp"]
 
 
 def random_mlp() -> nn.Module:
@@ -21,6 +21,11 @@ def random_mlp() -> nn.Module:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
+
+
+def ends_in_softmax() -> nn.Module:
+    """A network that hands over probabilities."""
+    return nn.Sequential(*random_mlp(), nn.Softmax(1)).eval()
 
 
 def mnist_cnn() -> nn.Module:

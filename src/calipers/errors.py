@@ -32,13 +32,15 @@ class BadInput(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known word closest to ``name``.
+    """A hint that lists the known words, and names the one that ``name`` may be a slip of, whatever its case.
 
     Example:
-        >>> nearest("mnits", ["mnist", "digits"])
+        >>> nearest("Mnits", ["mnist", "digits"])
         "did you mean 'mnist'? known: digits, mnist"
+        >>> nearest("fast", ["auto", "quick"])
+        'known: auto, quick'
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    listing = f"known: {', '.join(names)}"
-    return f"did you mean {close[0]!r}? {listing}" if close else listing
+    folded = {word.lower(): word for word in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), folded, n=1)
+    listing = f"known: {', '.join(folded.values())}"
+    return f"did you mean {folded[close[0]]!r}? {listing}" if close else listing

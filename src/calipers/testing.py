@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
 from calipers.audit import Inputs, audit
 from calipers.data import DataSet
 from calipers.errors import BadInput
-from calipers.models import Classifier, from_sklearn
+from calipers.models import understood
 from calipers.records import Run, ThreatSummary, status
-from calipers.threats import Box
 
 __all__ = ["assert_robust"]
 
@@ -55,7 +50,8 @@ def assert_robust(
         BadInput: if nothing is promised, or the examples do not fit the model.
 
     Example:
-        >>> net = nn.Linear(2, 2).eval()
+        >>> import torch
+        >>> net = torch.nn.Linear(2, 2).eval()
         >>> _ = net.load_state_dict({"weight": torch.tensor([[5.0, 0.0], [0.0, 5.0]]), "bias": torch.zeros(2)})
         >>> x, y = torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([0, 1])
         >>> _ = assert_robust(net, x, y, norm="linf", eps=0.15, proved=1.0)
@@ -70,35 +66,12 @@ def assert_robust(
     for name, least in promised.items():
         if least is not None and not 0 <= least <= 1:
             raise BadInput(f"{name} of assert_robust", expected="a fraction from 0 to 1", got=least)
-    classifier, labels = _understood(model, x, y, box)
-    inputs = torch.as_tensor(np.asarray(x) if not isinstance(x, torch.Tensor) else x.detach().cpu())
+    classifier, inputs, labels = understood(model, x, y, box)
     names = classifier.class_names or tuple(str(at) for at in range(classifier.classes))
-    examples = DataSet("the given examples", inputs, labels, names, classifier.box)
+    examples = DataSet("the given examples", inputs.detach().cpu(), labels.cpu(), names, classifier.box)
     run = audit(Inputs(classifier, examples, len(examples)), norm=norm, eps=[eps], budget=budget, seed=seed)
     _judge(run, run.summary.threats[0], promised, trusted)
     return run
-
-
-def _understood(model: Any, x: Any, y: Any, box: tuple[float, float] | None) -> tuple[Classifier, torch.Tensor]:
-    if isinstance(model, nn.Module):
-        shape = tuple(np.shape(x)[1:])
-        model = Classifier.of(model, shape=shape, box=box, name=type(model).__name__)
-    elif not isinstance(model, Classifier):
-        known = {value: at for at, value in enumerate(getattr(model, "classes_", ()))}
-        odd = [value for value in np.asarray(y).tolist() if value not in known]
-        if known and odd:
-            expected = f"members of classes_ of {type(model).__name__}"
-            raise BadInput("labels of assert_robust", expected=expected, got=repr(odd[0]))
-        model = from_sklearn(model, box=box)
-        y = [known[value] for value in np.asarray(y).tolist()]
-    elif box is not None and model.box != Box(*box):
-        raise BadInput("box of assert_robust", expected=f"{model.box}, the classifier's own", got=box)
-    return model, torch.as_tensor(y).detach().cpu().long() if not _floats(y) else torch.as_tensor(y)
-
-
-def _floats(y: Any) -> bool:
-    """Labels that are no whole numbers are left for the classifier to refuse."""
-    return bool(torch.as_tensor(y).dtype.is_floating_point)
 
 
 def _judge(run: Run, band: ThreatSummary, promised: dict[str, float | None], trusted: bool) -> None:

@@ -95,7 +95,7 @@ def test_words_of_other_libraries_are_understood_with_a_notice_and_not_twice():
     assert torch.equal(theirs.distance, pgd(model, x, y, THREAT, step_size=0.1, steps=3).distance)
     with pytest.raises(BadInput, match="max_iter of pgd: expected steps once, got both"):
         called(model, x, y, THREAT, max_iter=3, steps=3)
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(BadInput, match=r"pgd: expected options it knows, got .colour."):
         called(model, x, y, THREAT, colour=3)
     with pytest.raises(BadInput, match="did you mean 'square'"):
         find_attack("sqare", ATTACKS)

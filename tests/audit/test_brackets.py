@@ -239,7 +239,7 @@ def test_inputs_made_by_hand_are_looked_at_before_anything_is_written(tmp_path):
     inputs = custom(3)
     for wrong, sentence in (
         (replace(inputs.data, x=inputs.data.x[:, :4]), r"expected examples of shape \(6,\), got shape \(4,\)"),
-        (replace(inputs.data, x=inputs.data.x + 1), r"input of example 0: expected values inside Box\(0.0, 1.0\)"),
+        (replace(inputs.data, x=inputs.data.x + 1), r"input of example 0: expected values inside \[0, 1\]"),
         (replace(inputs.data, y=inputs.data.y + 1), r"label of example \d+: expected 0…2"),
     ):
         with pytest.raises(BadInput, match=sentence):

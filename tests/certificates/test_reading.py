@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calipers.certificates import NotApplicable, UnknownOperator, interval, lipschitz
+from calipers.certificates import NotApplicable, UnknownOperator, crown, interval, lipschitz
 from calipers.certificates.reading import read
-from calipers.models import Classifier, Normalize, from_sklearn
+from calipers.models import Classifier, Normalize, from_sklearn, linear
 from tests.certificates.networks import weights
 
 
@@ -234,3 +234,50 @@ def test_reading_leaves_the_model_and_the_callers_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
     assert not any(part.training for part in net.modules())
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+class Slices(nn.Module):
+    """Two tokens of three, and two of their four coordinates in reverse, to a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x[:, 1:].relu()
+        return self.last(h.transpose(1, 2)[..., [1, 0]][:, ::2].flip(1).flatten(1))
+
+
+def test_slices_are_read_as_what_they_leave():
+    net = weights(Slices().eval(), 0)
+    model = Classifier.of(net, shape=(3, 4))
+    graph, x = read(model), torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(graph(x).float(), net(x), atol=1e-6)
+    # The same map as one matrix, its columns found by asking for every coordinate.
+    eye = torch.eye(12).view(12, 3, 4)
+    whole = nn.Sequential(nn.Flatten(), nn.ReLU(), linear((net(eye) - net.last.bias).T, net.last.bias)).eval()
+    y = net(x).argmax(1)
+    for certificate in (interval, crown):
+        for norm in ("linf", "l2", "l1"):
+            sliced = certificate(model, x, y, norm).radius
+            dense = certificate(Classifier.of(whole, shape=(3, 4)), x, y, norm).radius
+            assert torch.allclose(sliced, dense, rtol=1e-3), (certificate.__name__, norm)
+            assert (sliced > 0).any()
+
+
+@pytest.mark.parametrize(
+    "taken", [lambda x: x[:, [0, 0, 1]], lambda x: x[[1, 0]], lambda x: x.flip(0)], ids=["twice", "mates", "batch"]
+)
+def test_slices_that_repeat_or_mix_examples_are_refused(taken):
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return taken(x)
+
+    with pytest.raises(UnknownOperator, match=r"a coordinate that is taken twice|examples that change places"):
+        read(Classifier.of(Net().eval(), shape=(4,)))
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_a_softmax_is_refused_with_what_to_do(last):
+    with pytest.raises(UnknownOperator, match=r"got '(log_)?softmax'; leave it out and hand over the logits"):
+        read(Classifier.of(nn.Sequential(nn.Linear(4, 3), last).eval(), shape=(4,)))

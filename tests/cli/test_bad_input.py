@@ -46,7 +46,7 @@ def with_one(value: float) -> np.ndarray:
         (["--fail-under", "0.8"], ["--fail-under", "expected an --eps", "got none"]),
         (["--box", "1", "0"], ["input box", "expected lo < hi", "lo=1.0, hi=0.0"]),
         (["--box", "0"], ["--box", "expected 2 values", "got 0"]),
-        (["--box", "0", "0.5"], ["input of example 0", "expected values inside Box(0.0, 0.5)", "got 0…0.9375"]),
+        (["--box", "0", "0.5"], ["input of example 0", "expected values inside [0, 0.5]", "got 0…0.9375"]),
         (["--resume", "--replace"], ["resume and replace", "expected one of the two", "got both"]),
         (["--arch", "digits-mlp"], ["digits-linear"]),
         (["--esp", "0.1"], ["audit", "expected an option", "got --esp", "did you mean '--eps'"]),
@@ -92,7 +92,7 @@ def test_names(quick, tmp_path, monkeypatch, model, data, parts):
         ({"y": np.arange(10) + 5}, ["expected at least 15 classes", "got 10 logits"]),
         ({"y": np.arange(10) - 1}, ["label of example 0", "got -1"]),
         ({"y": np.arange(10) / 2}, ["y of", "expected integers", "float64"]),
-        ({"x": X * 255}, ["expected values inside Box(0.0, 1.0)", "example 0"]),
+        ({"x": X * 255}, ["expected values inside [0, 1]", "example 0"]),
         ({"x": with_one(np.nan)}, ["example 7", "expected finite numbers", "got NaN or infinity"]),
         ({"x": with_one(-np.inf)}, ["example 7", "expected finite numbers", "got NaN or infinity"]),
         ({"y": np.zeros(10, dtype=int)}, ["expected at least two classes", "got only class 0"]),
@@ -145,7 +145,11 @@ def test_nan_logits_that_only_the_attack_meets_leave_nothing_behind(quick, tmp_p
     [
         (["audti"], ["command", "got 'audti'", "did you mean 'audit'"]),
         (["audit"], ["MODEL", "expected a value", "got none", "calipers audit --help"]),
-        (["audit", "digits-mlp"], ["--data", "expected a value", "got none"]),
+        (["audit", "digits-mlp"], ["--data", "expected what to audit on", "got none"]),
+        (
+            ["audit", "mnist-cnn", "--data", "digits"],
+            ["mnist-cnn", "got an architecture", "--arch mnist-cnn"],
+        ),
         (["audit", "digits-mlp", "--data"], ["--data", "expected a value", "got none"]),
         (["report"], ["RUN", "expected a value"]),
         (["report", "nowhere"], ["nowhere", "expected the folder of a finished run", "got nothing there"]),
@@ -253,6 +257,36 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(quick, tmp_path, monkeypatc
     assert quick("--eps", "0.1", "--quiet", "--out", tmp_path / "whole").status == 0
     rows = "examples.parquet"
     assert (tmp_path / "run" / rows).read_bytes() == (tmp_path / "whole" / rows).read_bytes()
+
+
+def test_ctrl_c_says_what_is_kept(quick, tmp_path, monkeypatch):
+    real, done = audit.__globals__["close_brackets"], []
+
+    def stopped(*given, **options):
+        if len(done) == stopped.after:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*given, **options)
+
+    monkeypatch.setitem(audit.__globals__, "SHARD", 2)
+    monkeypatch.setitem(audit.__globals__, "close_brackets", stopped)
+    stopped.after = 0
+    said = quick("--eps", "0.1")
+    assert said.status == 130
+    assert said.err == "calipers: stopped before the first shard of the examples was finished: nothing is kept\n"
+    assert not (tmp_path / "run").exists()
+    stopped.after = 2
+    assert quick("--eps", "0.1").err == "calipers: stopped; 2 finished shards stay, and --resume goes on from there\n"
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 2
+
+
+def test_a_softmax_is_named_in_terminal_and_report(quick, tmp_path):
+    said = quick("--eps", "0.1", model="tests.factories:ends_in_softmax")
+    assert "nothing is certified: expected operators" in said.out
+    assert "got 'softmax'; leave it out and hand over the logits" in said.out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Nothing is certified: expected operators" in page
+    assert "leave it out and hand over the logits" in page
 
 
 def test_a_damaged_part_is_done_again(quick, tmp_path, monkeypatch, caplog):

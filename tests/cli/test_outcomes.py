@@ -143,8 +143,12 @@ def test_papers_list_and_run(calipers, tmp_path):
     said = calipers("papers", "run", name, "--scale", "smoke", "--out", tmp_path)
     assert (said.status, said.err) == (0, "")
     files = [tmp_path / f"{name}.{kind}" for kind in ("csv", "svg", "json")]
-    assert said.out.splitlines() == [str(file) for file in files]
-    assert json.loads(files[2].read_text())["scale"] == "smoke"
+    told = json.loads(files[2].read_text())
+    lines = [f"the paper says: {told['claim']}", *(f"found: {one}" for one in told["findings"])]
+    assert said.out.splitlines() == [*lines, *(f"file: {file}" for file in files)]
+    assert len(told["findings"]) > 0 and told["scale"] == "smoke"
+    quiet = calipers("papers", "run", name, "--scale", "smoke", "--out", tmp_path, "--quiet")
+    assert quiet.out.splitlines() == [f"file: {file}" for file in files]
 
 
 def test_a_broken_sandwich_is_our_bug(quick, monkeypatch, tmp_path):

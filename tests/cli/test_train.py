@@ -36,14 +36,17 @@ def test_trained_then_extended_and_told_honestly(calipers, tmp_path):
     percent = [(float(pgd), float(left)) for _, pgd, left in table]
     assert all(left <= pgd for pgd, left in percent)
     assert percent == sorted(percent, reverse=True)
-    assert f"calipers audit {large / 'weights.safetensors'} --arch digits-mlp --data digits" in said.out
+    assert f"calipers audit {large} --data digits --norm linf" in said.out
     summary = json.loads((large / "summary.json").read_text())
     assert summary["withstands"][1]["eps"] == 0.05
     assert json.loads((large / "train.json").read_text())["init"] == str(small)
     assert len(pd.read_parquet(large / "metrics.parquet")) == 1
-    audited = calipers("audit", large / "weights.safetensors", "--arch", "digits-mlp", "--data", "digits",
-                       "--examples", 20, "--budget", "quick", "--eps", 0.1, "--out", tmp_path / "run")  # fmt: skip
-    assert audited.status == 0
+    rows = []
+    for words in ([large], [large / "weights.safetensors", "--data", "digits"]):
+        how = ["--examples", 20, "--budget", "quick", "--eps", 0.1, "--out", tmp_path / "run", "--replace"]
+        assert calipers("audit", *words, *how).status == 0
+        rows.append(pd.read_parquet(tmp_path / "run" / "examples.parquet"))
+    assert rows[0].equals(rows[1])
 
 
 def test_killed_in_mid_epoch_and_resumed(calipers, tmp_path):
@@ -103,6 +106,10 @@ def test_tensorboard_and_json(calipers, tmp_path):
         ([*SHORT[1:], "--nproc", "0"], ["processes", "expected at least 1"]),
         ([*SHORT[1:], "--resume", "--replace"], ["resume and replace", "expected one of the two"]),
         ([*SHORT[1:], "--resume"], ["training in", "expected its train.json"]),
+        (
+            ["--init", "nowhere", "--eps", "0.1"],
+            ["--init nowhere", "expected the folder of a train", "nothing"],
+        ),
         ([*SHORT[1:], "--init", "nowhere.safetensors"], ["nowhere.safetensors", "got nothing there"]),
     ],
 )

@@ -70,7 +70,7 @@ def test_values_outside_the_box_name_both_and_say_what_to_do(save):
         load(save(x=X * 4 - 2, y=Y))
     for part in (
         "some.npz",
-        "Box(0.0, 1.0)",
+        "[0, 1]",
         "-2…2",
         "example 0",
         "state the box (--box LO HI), or add lo and hi to the file",
@@ -156,7 +156,7 @@ def test_a_given_box_comes_before_the_files_and_keeps_bytes_as_they_are(tmp_path
     wide = from_npz(file, box=Box(0, 2000))
     assert wide.x.max() == 1680
     assert repr(wide.box) == "Box(0.0, 2000.0)"
-    with pytest.raises(BadInput, match=r"expected values inside Box\(0.0, 1000.0\)"):
+    with pytest.raises(BadInput, match=r"expected values inside \[0, 1000\]"):
         from_npz(file, box=Box(0, 1000))
     np.savez(file, x=np.array([[0, 51], [102, 255]], dtype=np.uint8), y=np.array([0, 1]))
     assert from_npz(file, box=Box(0, 255)).x.tolist() == [[0, 51], [102, 255]]

@@ -208,6 +208,16 @@ def test_no_better_than_chance():
     assert "better-than-chance" in failed(Wrapped(), y=y, predicted=always_first, eps=())
 
 
+@pytest.mark.parametrize(("right", "expected"), [(12, "passed"), (11, "passed"), (9, "not applicable"), (3, "failed")])
+def test_a_small_sample_is_better_than_chance_only_where_it_can_tell(right, expected):
+    """Two classes, twelve examples: 11 right by luck has p = 0.003, 9 has 0.07; 3 has 0.0004 at 3/4."""
+    predicted = torch.cat([torch.zeros(right), torch.ones(12 - right)]).long()
+    rows = pd.DataFrame({"predicted": predicted.numpy(), "label": np.zeros(12, dtype=int)})
+    x, two = torch.zeros(12, 2), Classifier.of(nn.Identity(), shape=(2,))
+    evidence = Evidence(two, x, x[:, 0].long(), rows, Threat("linf"))
+    assert CHECKS["better-than-chance"].answer(evidence)[0] == expected
+
+
 def test_a_clean_accuracy_that_was_not_claimed():
     assert failed(Wrapped(), claimed=1.0) == set()
     assert failed(Wrapped(), claimed=0.8) == {"clean-accuracy-as-claimed"}

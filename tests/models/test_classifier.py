@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from calipers.attacks import fmn
+from calipers.certificates import interval
 from calipers.errors import BadInput
-from calipers.models import Classifier, ModelInTrainMode, as_they_were, linear
+from calipers.models import Classifier, ModelInTrainMode, as_they_were, linear, two_classes
 from calipers.threats import Box
 
 
@@ -108,7 +110,7 @@ def spoilt(value, row=1):
         (GOOD_X, torch.tensor([0, -1, 0]), "label of example 1: expected 0…2"),
         (spoilt(math.nan), GOOD_Y, "input of example 1: expected finite numbers"),
         (spoilt(math.inf, 2), GOOD_Y, "input of example 2: expected finite numbers"),
-        (spoilt(1.5), GOOD_Y, r"input of example 1: expected values inside Box\(0.0, 1.0\), got 0.5…1.5"),
+        (spoilt(1.5), GOOD_Y, r"input of example 1: expected values inside \[0, 1\], got 0.5…1.5"),
         (spoilt(-0.1, 0), GOOD_Y, "input of example 0: expected values inside"),
     ],
 )
@@ -123,3 +125,29 @@ def test_a_box_may_differ_from_coordinate_to_coordinate():
     model.check(spoilt(1.5), GOOD_Y)
     with pytest.raises(BadInput, match="input of example 1: expected values inside"):
         model.check(spoilt(2.5), GOOD_Y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_attacked_as_it_is_executed(dtype):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    weight = torch.tensor([[1.0, 0.5, -1.0, 0.25], [-1.0, 1.0, 0.5, 0.5], [0.25, -1.0, 1.0, 1.0]])
+    net.load_state_dict({"1.weight": weight, "1.bias": torch.zeros(3)})
+    net = net.to(dtype)
+    x = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = net(x.to(dtype)).argmax(1)
+    found = fmn(net, x, y, "linf")
+    assert found.success.all() and (found.distance > 0).all()
+    assert (net(found.adversarial.to(dtype)).argmax(1) != y).all(), "the user's own call is fooled"
+    assert (found.distance < 1.05 * fmn(net.float(), x, y, "linf").distance + 0.01).all()
+
+
+def test_one_logit_is_told_what_to_append():
+    one = nn.Sequential(nn.Linear(2, 1)).eval()
+    with pytest.raises(BadInput, match=r"append calipers\.models\.two_classes\(\)"):
+        Classifier.of(one, shape=(2,))
+    model = Classifier.of(nn.Sequential(one, two_classes()), shape=(2,))
+    x = torch.rand(9, 2, generator=torch.Generator().manual_seed(0))
+    y = (one(x)[:, 0] > 0).long()
+    assert torch.equal(model(x).argmax(1), y)
+    lower, upper = interval(model, x, y, "linf").radius, fmn(model, x, y, "linf").distance
+    assert (lower <= upper).all() and (lower > 0).any()

@@ -217,7 +217,7 @@ def test_what_is_missing_or_not_supported_says_what_to_do(tmp_path):
     assert "expected a file, got nothing there" in refusal(tmp_path / "gone.safetensors", arch=ARCH)
     assert "got a folder" in refusal(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    assert "Hugging Face folder; folders are not supported yet" in refusal(tmp_path)
+    assert "or the folder of a training, got a Hugging Face folder; save its state_dict()" in refusal(tmp_path)
     (tmp_path / "m.onnx").write_bytes(b"\x08")
     assert "expected an ONNX model" in refusal(tmp_path / "m.onnx", shape=(4,))
     (tmp_path / "m.h5").write_bytes(b"")

@@ -55,7 +55,7 @@ def test_a_run_on_the_first_examples_is_paired_with_one_on_all() -> None:
     b = make_run(lower[:20], lower[:20] * 3, data={"name": "digits", "sha256": "20", **whole})
     text = side_by_side([a, b])
     assert "A and B on 20 common examples:" in text
-    assert "upper bound larger in A 0, in B 20, equal 0: p = < 0.0001" in text
+    assert "upper bound larger in A 0, in B 20, equal 0: p < 0.0001" in text
 
 
 def test_an_uneven_split_has_the_p_value_of_the_binomial() -> None:

@@ -36,7 +36,7 @@ def test_every_schedule_arrives(eps, start):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"kind": "linear", "eps": 0.1}, "did you mean"),
+        ({"kind": "linear", "eps": 0.1}, "known: constant, iterative, ramp"),
         ({"kind": "constant", "eps": -0.1}, "eps to train with: expected a finite number >= 0, got -0.1"),
         ({"kind": "constant", "eps": math.nan}, "expected a finite number >= 0, got nan"),
         ({"kind": "constant", "eps": 0.2, "start": 0.3}, "expected at least the 0.3 it starts from, got 0.2"),

@@ -14,7 +14,7 @@ from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, col
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, norm, project, sample, steepest
 
 __all__ = ["apgd"]
@@ -115,6 +115,7 @@ class _SparseAPGD(Steps):
         rows.z = project(z + column(rows.size, z) * move, rows.x, rows.eps, "l1", ask.model.box)
 
 
+@public
 def apgd(
     model: Classifier,
     x: Tensor,

@@ -9,12 +9,13 @@ from calipers.attacks.engine import Ask, Rows, Seen
 from calipers.attacks.losses import Loss, find_loss
 from calipers.attacks.pgd import PGD
 from calipers.errors import BadInput
-from calipers.models import Classifier, as_they_were
+from calipers.models import Classifier, as_they_were, public
 from calipers.threats import Threat
 
 __all__ = ["climb"]
 
 
+@public
 def climb(
     model: Classifier,
     x: Tensor,

@@ -13,7 +13,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, steepest
 
 __all__ = ["ddn"]
@@ -37,6 +37,7 @@ class _DDN(Steps):
         rows.z = box.clamp(rows.x + column(rows.radius, delta) * steepest(delta, "l2"))
 
 
+@public
 def ddn(
     model: Classifier,
     x: Tensor,

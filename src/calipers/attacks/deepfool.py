@@ -13,7 +13,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, nea
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, onto
 
 __all__ = ["deepfool", "superdeepfool"]
@@ -51,6 +51,7 @@ class _DeepFool(Steps):
         return ask.model.box.clamp(rows.x + (1 + self.overshoot) * delta)
 
 
+@public
 def deepfool(
     model: Classifier,
     x: Tensor,
@@ -89,6 +90,7 @@ def deepfool(
     return _checked(method, model, x, y, threat, options)
 
 
+@public
 def superdeepfool(
     model: Classifier,
     x: Tensor,

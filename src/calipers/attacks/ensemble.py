@@ -24,7 +24,7 @@ from calipers.attacks.result import AttackResult
 from calipers.attacks.search import part_of, spread
 from calipers.attacks.square import square
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm, Threat, distance
 
 __all__ = ["EnsembleResult", "Stage", "auto", "reference"]
@@ -131,6 +131,7 @@ class _Search:
         return EnsembleResult(*parts, *costs, tuple(self.by), tuple(self.stages), ended)
 
 
+@public
 def reference(
     model: Classifier,
     x: Tensor,
@@ -181,6 +182,7 @@ def reference(
     return search.result("every attack of the plan was run on what the ones before it had not broken")
 
 
+@public
 def auto(
     model: Classifier,
     x: Tensor,

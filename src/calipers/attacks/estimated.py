@@ -13,7 +13,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, column, go_on
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.runner.draws import Draws
 from calipers.threats import Threat, norm_of, project, sample, steepest
 
@@ -108,6 +108,7 @@ def _adam(rows: Rows, moves: Tensor) -> Tensor:
     return torch.where(touched, mean / square.sqrt().clamp_min(torch.finfo(mean.dtype).tiny), 0.0)
 
 
+@public
 def spsa(
     model: Classifier,
     x: Tensor,
@@ -140,6 +141,7 @@ def spsa(
     return _estimated("signs", "SPSA", model, x, y, threat, steps, samples, reach, step_size, options)
 
 
+@public
 def nes(
     model: Classifier,
     x: Tensor,
@@ -165,6 +167,7 @@ def nes(
     return _estimated("normal", "NES", model, x, y, threat, steps, samples, reach, step_size, options)
 
 
+@public
 def zoo(
     model: Classifier,
     x: Tensor,

@@ -13,7 +13,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, lik
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, norm, onto, sample
 
 __all__ = ["fab"]
@@ -53,6 +53,7 @@ class _FAB(Steps):
         rows.z = box.clamp(ahead)
 
 
+@public
 def fab(
     model: Classifier,
     x: Tensor,

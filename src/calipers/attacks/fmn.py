@@ -14,7 +14,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm, Threat, dual, norm, project, steepest
 
 __all__ = ["fmn"]
@@ -62,6 +62,7 @@ class _FMN(Steps):
         return torch.where(never, jump, torch.where(seen.fooled, smaller, larger))
 
 
+@public
 def fmn(
     model: Classifier,
     x: Tensor,

@@ -12,7 +12,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, anywhere, attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm, Threat, norm, project, steepest
 
 __all__ = ["hopskipjump"]
@@ -116,6 +116,7 @@ class _HopSkipJump(Queries):
         return z
 
 
+@public
 def hopskipjump(
     model: Classifier,
     x: Tensor,

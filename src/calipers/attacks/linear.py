@@ -13,7 +13,7 @@ from calipers.attacks.losses import Loss, margin
 from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, leave_cell
 
 __all__ = ["affine_map", "linear"]
@@ -63,6 +63,7 @@ def affine_map(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor] | None:
     return (weight, bias) if float(error / scale) < 1e3 * torch.finfo(x.dtype).eps else None
 
 
+@public
 def linear(model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: Unpack[Options]) -> AttackResult:
     r"""The exact minimal distortion of an affine classifier: min over j ≠ y of dist_p(x, {z_j ≥ z_y} ∩ box).
 

@@ -15,7 +15,7 @@ from calipers.attacks.method import Options, clears, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import judged, settle
 from calipers.errors import BadInput, nearest
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Norm, Threat, distance, norm_of, project, sample
 
@@ -49,6 +49,7 @@ def _bernoulli(x: Tensor, eps: Tensor, norm: Norm, model: Classifier, draw: Draw
 KINDS: dict[str, Kind] = {"uniform": _uniform, "bernoulli": _bernoulli}
 
 
+@public
 def noise(
     model: Classifier,
     x: Tensor,

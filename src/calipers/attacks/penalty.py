@@ -14,7 +14,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Threat
 
 __all__ = ["cw", "ead"]
@@ -134,6 +134,7 @@ class _EAD(_Penalty):
         rows.one = now
 
 
+@public
 def cw(
     model: Classifier,
     x: Tensor,
@@ -176,6 +177,7 @@ def cw(
     return attack(method, model, x, y, threat, **options)
 
 
+@public
 def ead(
     model: Classifier,
     x: Tensor,

@@ -14,7 +14,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, go_
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat, norm, project, sample, steepest
 
 __all__ = ["PGD", "fgsm", "mifgsm", "pgd"]
@@ -67,6 +67,7 @@ class PGD(Steps):
         return self.reach * rows.eps / self.steps
 
 
+@public
 def pgd(
     model: Classifier,
     x: Tensor,
@@ -114,13 +115,14 @@ def pgd(
         raise BadInput("steps of PGD", expected="at least 1", got=steps)
     if step_size is not None and threat.ladder and not raw and steps * step_size < threat.ladder[-1]:
         message = f"PGD cannot reach all of the ball: steps*step_size = {steps * step_size:g} < eps = {threat.eps}"
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, stacklevel=3)
     method = PGD(
         find_loss(loss), steps, targets, step_size=step_size, random_start=random_start, raw=raw, momentum=momentum
     )
     return attack(method, model, x, y, threat, **options)
 
 
+@public
 def fgsm(
     model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, loss: str | Loss = "margin", **options: Unpack[Options]
 ) -> AttackResult:
@@ -132,6 +134,7 @@ def fgsm(
     return attack(PGD(find_loss(loss), 1, random_start=False, warm=False), model, x, y, threat, **options)
 
 
+@public
 def mifgsm(
     model: Classifier,
     x: Tensor,

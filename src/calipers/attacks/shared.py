@@ -14,7 +14,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack, judged, refine
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Threat, norm, project, steepest
 
 __all__ = ["along", "transferred", "universal"]
@@ -43,6 +43,7 @@ class _Transferred(Queries):
         rows.z = project(rows.z + move, rows.x, rows.eps, ask.threat.norm, ask.model.box)
 
 
+@public
 def transferred(
     model: Classifier,
     x: Tensor,
@@ -105,6 +106,7 @@ class _Along(Queries):
         rows.z = project(moved, rows.x, length.to(rows.x.dtype), ask.threat.norm, ask.model.box)
 
 
+@public
 def along(
     direction: Tensor, model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: Unpack[Options]
 ) -> AttackResult:
@@ -142,6 +144,7 @@ def along(
     return found.within(reach, x, y) if threat.ladder else found
 
 
+@public
 def universal(
     model: Classifier, x: Tensor, y: Tensor, threat: Threat, *, steps: int = 100, **options: Unpack[Options]
 ) -> tuple[Tensor, AttackResult]:

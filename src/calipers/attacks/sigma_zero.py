@@ -13,7 +13,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Threat
 
 __all__ = ["sigma_zero"]
@@ -59,6 +59,7 @@ class _SigmaZero(Steps):
         return first / (second.sqrt() + 1e-8)
 
 
+@public
 def sigma_zero(
     model: Classifier,
     x: Tensor,

@@ -12,7 +12,7 @@ from calipers.attacks.method import Ask, Options, Rows, Seen, column, go_on
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import Queries, attack
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.runner.draws import Draws
 from calipers.threats import Threat, norm_of, project
 
@@ -166,6 +166,7 @@ def _signs(u: Tensor) -> Tensor:
     return torch.where(u < 0.5, -1.0, 1.0)
 
 
+@public
 def square(
     model: Classifier,
     x: Tensor,

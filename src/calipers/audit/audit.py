@@ -29,7 +29,7 @@ from calipers.diagnostics import Evidence, ask, landscape_views
 from calipers.errors import BadInput
 from calipers.records import Check, Radius, Run, RunSettings, Summary, ThreatSummary, status
 from calipers.runner import Part, check_workers, fingerprint, merge, run_shards
-from calipers.threats import Threat, check_norm
+from calipers.threats import Threat, find_norm, radii
 from calipers.threats import norm as norm_of_vector
 
 __all__ = ["EpsBeyondBox", "Progress", "audit", "check_request", "settings_of", "summarise"]
@@ -38,6 +38,7 @@ __all__ = ["EpsBeyondBox", "Progress", "audit", "check_request", "settings_of", 
 SHARD = 128
 
 Progress = Callable[[float], None]
+Radii = float | str | Sequence[float]
 
 
 class EpsBeyondBox(UserWarning):
@@ -48,7 +49,7 @@ def audit(
     inputs: Inputs,
     *,
     norm: str,
-    eps: Sequence[float] = (),
+    eps: Radii = (),
     budget: str = "standard",
     seed: int = 0,
     out: Path | str | None = None,
@@ -67,7 +68,7 @@ def audit(
     Arguments:
         inputs: model and data that fit each other, see :func:`calipers.audit.open_inputs`.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
-        eps: the radii asked for; none for the minimal distortion alone.
+        eps: the radii asked for, numbers or text such as ``"8/255"``; none for the minimal distortion alone.
         budget: ``"quick"``, ``"standard"``, ``"thorough"``, ``"auto"`` or ``"reference"``.
         seed: of every random draw.
         out: the run folder; None keeps the run in memory.
@@ -151,9 +152,7 @@ def _judged(
     return Run(str(folder or ""), said, rows, merged.arrays, checks, summary)
 
 
-def check_request(
-    norm: str, eps: Sequence[float] = (), *, budget: str, seed: int, workers: int | str, batch_size: int
-) -> Threat:
+def check_request(norm: str, eps: Radii = (), *, budget: str, seed: int, workers: int | str, batch_size: int) -> Threat:
     """What can be said about a request before model and data are loaded; the threat it asks for.
 
     Arguments:
@@ -166,7 +165,7 @@ def check_request(
         >>> check_request("linf", [0.2, 0.1], budget="quick", seed=0, workers=1, batch_size=128)
         Threat(norm='linf', eps=(0.1, 0.2))
     """
-    threat = Threat(check_norm(norm), tuple(sorted({float(e) for e in eps})) or None)
+    threat = Threat(find_norm(norm), tuple(sorted({float(e) for e in radii(eps)})) or None)
     find_budget(budget)
     if not 0 <= seed < 2**64:
         raise BadInput("seed", expected="0 to 2^64 - 1", got=seed)

@@ -81,7 +81,7 @@ def check_claim(folder: Path, settings: RunSettings, *, resume: bool, replace: b
 
 @contextmanager
 def begun_run(folder: Path | None, settings: RunSettings, *, anew: bool) -> Iterator[None]:
-    """Say what the folder is going to hold; if bad input ends the run before a part is finished, nothing is left."""
+    """Say what the folder is going to hold; if bad input or Ctrl-C ends the run before any part, nothing is left."""
     if folder is None:
         yield
         return
@@ -90,12 +90,23 @@ def begun_run(folder: Path | None, settings: RunSettings, *, anew: bool) -> Iter
         clear_run(folder, parts=anew)
         atomic_write(folder / "run.json", _json({"settings": settings.model_dump(mode="json")}))
         yield
-    except BadInput:
-        if not any(not part.suffix for part in folder.glob("parts/part-*")):
+    except (BadInput, KeyboardInterrupt) as end:
+        kept = sum(not part.suffix for part in folder.glob("parts/part-*"))
+        if not kept:
             clear_run(folder)
             if new and folder.is_dir():
                 folder.rmdir()
+        if isinstance(end, KeyboardInterrupt):
+            raise KeyboardInterrupt(_left(kept)) from None
         raise
+
+
+def _left(parts: int) -> str:
+    """What Ctrl-C leaves of a run."""
+    if not parts:
+        return "stopped before the first shard of the examples was finished: nothing is kept"
+    stay = "1 finished shard stays" if parts == 1 else f"{parts} finished shards stay"
+    return f"stopped; {stay}, and --resume goes on from there"
 
 
 def clear_run(folder: Path, *, parts: bool = True) -> None:

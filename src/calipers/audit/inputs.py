@@ -12,6 +12,7 @@ from torch import Tensor
 from calipers import data, models
 from calipers.errors import BadInput
 from calipers.models import Classifier
+from calipers.models.training import about, folder_of
 from calipers.threats import Box
 
 __all__ = ["Inputs", "cache_folder", "open_inputs"]
@@ -39,7 +40,7 @@ def cache_folder() -> Path:
 
 def open_inputs(
     model: str,
-    data_spec: str,
+    data_spec: str | None = None,
     *,
     arch: str | None = None,
     box: tuple[float, float] | None = None,
@@ -51,7 +52,8 @@ def open_inputs(
 
     Arguments:
         model: see :func:`calipers.models.load`.
-        data_spec: see :func:`calipers.data.load`; the test split.
+        data_spec: see :func:`calipers.data.load`; the test split. None: what the model was trained on, if it is the
+            folder of a training.
         arch: the architecture for bare weights.
         box: the values an input may take; the data set's own by default.
         examples: audit the first so many.
@@ -66,6 +68,11 @@ def open_inputs(
         >>> both.model.shape, len(both.data), both.size
         ((1, 8, 8), 5, 360)
     """
+    if data_spec is None:
+        training = folder_of(model)
+        data_spec = about(training).get("data") if training else None
+    if data_spec is None:
+        raise BadInput("--data", expected="what to audit on", got="none", hint="calipers audit --help shows examples")
     given = Box(*box) if box else None
     whole = data.load(data_spec, box=given)
     some = whole.take(examples)

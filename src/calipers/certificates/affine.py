@@ -10,7 +10,7 @@ from calipers.certificates.certificate import Certified, UnknownOperator
 from calipers.certificates.domain import ball_interval
 from calipers.certificates.graph import Graph
 from calipers.certificates.reading import read
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm, leave_cell
 
 __all__ = ["affine", "affine_form"]
@@ -19,6 +19,7 @@ __all__ = ["affine", "affine_form"]
 _DOWN = 1 - 1e-11
 
 
+@public
 def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     r"""min over j ≠ y of the distance to {z_j ≥ z_y} ∩ box, less what rounding can do: exact up to that.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from calipers.certificates.certificate import NotApplicable
 from calipers.models import Classifier
+from calipers.models.classifier import HALF
 
 __all__ = ["ASSUMES", "OURS", "Arithmetic", "arithmetic_of"]
 
@@ -67,10 +68,11 @@ def arithmetic_of(model: Classifier) -> Arithmetic:
     Raises:
         NotApplicable: for half precision, autocast, TF32 and reduced-precision matrix products.
     """
-    if model.dtype not in (torch.float32, torch.float64):
+    half = [dtype for dtype in (model.dtype, *(part.dtype for part in model.module.parameters())) if dtype in HALF]
+    if half:
         raise NotApplicable(
             f"arithmetic of {model.name}", expected="float32 or float64 weights",
-            got=str(model.dtype).removeprefix("torch."), hint="call .float(): half precision has no usable bound",
+            got=str(half[0]).removeprefix("torch."), hint="call .float(): half precision has no usable bound",
         )  # fmt: skip
     device = model.device.type
     if torch.is_autocast_enabled(device):

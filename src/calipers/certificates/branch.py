@@ -19,7 +19,7 @@ from calipers.certificates.domain import Domain
 from calipers.certificates.graph import Graph, Interval
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Band, Lines, tangents
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Norm, distance
 
 __all__ = ["branch"]
@@ -28,6 +28,7 @@ __all__ = ["branch"]
 _FEW = 8
 
 
+@public
 def branch(
     model: Classifier,
     x: Tensor,

@@ -21,10 +21,6 @@ class UnknownOperator(NotApplicable):
     """A certificate met an operator it has no rule for; it refuses rather than guesses."""
 
 
-def _sides(box: Box) -> list[object]:
-    return [torch.as_tensor(side, dtype=torch.float64).tolist() for side in (box.lo, box.hi)]
-
-
 @dataclass(frozen=True, eq=False)
 class Bound:
     """A radius for every example, within the ball of ``norm`` and the model's box.
@@ -57,7 +53,7 @@ class Bound:
         for what, own, theirs, same in (
             ("norm", self.norm, norm, self.norm == norm),
             ("execution", self.execution, execution, self.execution == execution),
-            ("domain", box, domain, _sides(box) == _sides(domain)),
+            ("domain", box, domain, box.same(domain)),
         ):
             if not same:
                 raise BadInput(f"{what} of the bound by {self.by}", expected=f"the attack's, {theirs}", got=own)

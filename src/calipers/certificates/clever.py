@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calipers.certificates.certificate import Estimate, NotApplicable
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Norm, dual, sample
 from calipers.threats import norm as length
@@ -19,6 +19,7 @@ from calipers.threats import norm as length
 __all__ = ["clever"]
 
 
+@public
 def clever(
     model: Classifier,
     x: Tensor,

@@ -19,7 +19,7 @@ from calipers.certificates.operators import Linear, Rearrange, Scale
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Lines, between, dot
 from calipers.certificates.search import largest_radius, lead
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Norm
 
 __all__ = ["Bounds", "TooLarge", "carry_back", "crown", "label_rows", "memory_of"]
@@ -48,6 +48,7 @@ class TooLarge(UserWarning):
     """Backward bounds of a layer would not fit into the memory allowed; interval bounds were used there."""
 
 
+@public
 def crown(
     model: Classifier,
     x: Tensor,
@@ -213,7 +214,7 @@ class Bounds:
             warnings.warn(
                 f"crown: the bounds of node {at} would take {need / 1e9:.1f} GB for each example and "
                 f"{self.memory / 1e9:.1f} GB are allowed; interval bounds are used there (memory=… allows more)",
-                TooLarge, stacklevel=5,
+                TooLarge, stacklevel=6,
             )  # fmt: skip
             return
         seeds = lo.new_zeros(2 * len(rows), lo[0].numel())

@@ -15,7 +15,7 @@ from torch import Tensor
 from calipers.certificates.certificate import NotApplicable, Numerical
 from calipers.certificates.chain import Chain, chain
 from calipers.certificates.reading import read
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm
 
 __all__ = ["exact"]
@@ -24,6 +24,7 @@ __all__ = ["exact"]
 _TOLERANCE = 1e-6
 
 
+@public
 def exact(
     model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, upper: Tensor | None = None, seconds: float = 60.0
 ) -> Numerical:

@@ -12,12 +12,13 @@ from calipers.certificates.graph import Graph, Interval, Node, size
 from calipers.certificates.operators import Affine, Convolution, Rearrange, Scale
 from calipers.certificates.reading import read
 from calipers.certificates.search import largest_radius, lead
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Norm, dual
 
 __all__ = ["interval", "margins", "propagate"]
 
 
+@public
 def interval(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size: int = 128) -> Certified:
     r"""The largest radius at which interval arithmetic still proves the label, for the model as executed.
 

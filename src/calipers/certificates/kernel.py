@@ -9,13 +9,14 @@ from calipers.certificates.alone import only_module
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.domain import ball_interval
 from calipers.certificates.search import largest_radius
-from calipers.models import Classifier, RbfScores
+from calipers.models import Classifier, RbfScores, public
 from calipers.threats import Norm
 from calipers.threats import norm as length
 
 __all__ = ["kernel"]
 
 
+@public
 def kernel(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, batch_size: int = 8) -> Certified:
     r"""The largest radius at which the label still wins against every other class, pair by pair.
 

@@ -16,7 +16,7 @@ from calipers.certificates.graph import Graph
 from calipers.certificates.lipsdp import lipsdp
 from calipers.certificates.operators import Affine
 from calipers.certificates.reading import read
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Norm, dual
 from calipers.threats import norm as length
 
@@ -28,6 +28,7 @@ Constants = Literal["product", "partial", "sdp"]
 _MANY_CLASSES = 100
 
 
+@public
 def lipschitz(
     model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, constants: Constants | Tensor = "partial"
 ) -> Certified:

@@ -15,13 +15,14 @@ from calipers.certificates.gradients import gradient_interval
 from calipers.certificates.graph import Graph, Interval
 from calipers.certificates.reading import read
 from calipers.certificates.support import largest_loss
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.threats import Box, Norm, dual
 from calipers.threats import norm as length
 
 __all__ = ["local_lipschitz"]
 
 
+@public
 def local_lipschitz(
     model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, shells: int = 12, batch_size: int = 32
 ) -> Certified:

@@ -9,13 +9,14 @@ from torch import Tensor
 from calipers.certificates.alone import only_module
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.polyhedron import distance_below, multipliers
-from calipers.models import Classifier, NearestNeighbour
+from calipers.models import Classifier, NearestNeighbour, public
 from calipers.threats import Norm, dual
 from calipers.threats import norm as length
 
 __all__ = ["nearest"]
 
 
+@public
 def nearest(model: Classifier, x: Tensor, y: Tensor, norm: Norm, *, solve: int = 8) -> Certified:
     r"""min over points p_j of other classes of the distance to {z : ‖z − p_j‖ ≤ ‖z − p_i‖ for all i of class y}.
 

@@ -169,7 +169,7 @@ class Average(Linear):
 
 
 class Rearrange(Linear):
-    """The same numbers in another shape or order: flatten, view, permute."""
+    """The same numbers, or some of them, in another shape or order: flatten, view, permute, slices."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]) -> None:
         self.forward, self.backward = forward, backward

@@ -24,6 +24,8 @@ __all__ = ["read"]
 
 # Two examples: whatever mixes them changes the first axis, or is refused.
 _BATCH = 2
+_LOGITS = "leave it out and hand over the logits: the largest stays the largest"
+_INSTEAD = {"softmax": _LOGITS, "log_softmax": _LOGITS}
 # What may be asked of a value without looking at its numbers.
 _METADATA = frozenset((
     *("shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "__len__", "dtype", "device", "layout"),
@@ -82,7 +84,7 @@ class _Tape:
             op, inputs = rule(*_symbols(args), **_symbols(kwargs))
         except (KeyError, Refused, TypeError) as error:
             why = f": {error}" if isinstance(error, Refused) else ""
-            raise _refusal(f"'{name}'{why}", None) from None
+            raise _refusal(f"'{name}'{why}", _INSTEAD.get(name.strip("_"))) from None
         at = inputs[0]
         if op is not None:
             self.nodes.append(Node(op, inputs, tuple(result.shape[1:])))
@@ -113,7 +115,7 @@ def _symbols(value: Any) -> Any:
 def _refusal(got: str, hint: str | None) -> UnknownOperator:
     known = (
         "Linear, Conv1d, Conv2d, BatchNorm, average and max pooling, ReLU, LeakyReLU, Tanh, Sigmoid, Softplus, GELU, "
-        "SiLU, sums of branches, arithmetic with constants, Flatten and other reshapes"
+        "SiLU, sums of branches, arithmetic with constants, Flatten and other reshapes, slices"
     )
     return UnknownOperator("certificate", expected=f"operators it has a rule for ({known})", got=got,
                            hint=hint or "replace it by one of these; attacks need no rules")  # fmt: skip

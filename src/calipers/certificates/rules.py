@@ -153,20 +153,28 @@ def _reshape(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
-def _permute(function: Callable[..., Tensor]) -> Rule:
+def _taken(function: Callable[..., Tensor]) -> Rule:
+    """Some coordinates, each at most once, in any order."""
+
     def rule(x: Symbol, *how: Any, **more: Any) -> Made:
-        # Where the number of each coordinate goes says how to come back.
-        numbers = torch.arange(math.prod(x.shape), device=x.value.device).view(1, *x.shape).expand(2, *x.shape)
-        moved = function(numbers, *how, **more)
-        order, back = moved[0].flatten(), moved[0].flatten().argsort()
-        _need(bool((moved[1] == moved[0]).all()), "a permutation of the batch")
-        shape = tuple(moved.shape[1:])
+        # Where the number of each coordinate goes says how to come back; what was left out comes back as 0.
+        count = math.prod(x.shape)
+        moved = function(torch.arange(2 * count, device=x.value.device).view(2, *x.shape), *how, **more)
+        order, shape = moved[0].flatten(), tuple(moved.shape[1:])
+        _need(bool((moved[1] == moved[0] + count).all()), "examples that change places")
+        _need(len(order.unique()) == len(order), "a coordinate that is taken twice")
         return Rearrange(
             lambda v: v.flatten(1)[:, order].view(len(v), *shape),
-            lambda a: a.flatten(1)[:, back].view(len(a), *x.shape),
+            lambda a: a.new_zeros(len(a), count).index_copy(1, order, a.flatten(1)).view(len(a), *x.shape),
         ), (x.node,)
 
     return rule
+
+
+def _getitem(x: Symbol, where: Any) -> Made:
+    parts = where if isinstance(where, tuple) else (where,)
+    _need(isinstance(parts[0], slice) or parts[0] is Ellipsis, "examples that change places")
+    return _taken(Tensor.__getitem__)(x, parts)
 
 
 def _average(axes: int) -> Rule:
@@ -266,7 +274,8 @@ RULES: dict[str, Rule] = {
     "flatten": _reshape(Tensor.flatten), "view": _reshape(Tensor.reshape), "reshape": _reshape(Tensor.reshape),
     "squeeze": _reshape(Tensor.squeeze), "unsqueeze": _reshape(Tensor.unsqueeze),
     "unflatten": _reshape(Tensor.unflatten),
-    "permute": _permute(Tensor.permute), "transpose": _permute(Tensor.transpose),
+    "permute": _taken(Tensor.permute), "transpose": _taken(Tensor.transpose), "getitem": _getitem,
+    "select": _taken(Tensor.select), "narrow": _taken(Tensor.narrow), "flip": _taken(Tensor.flip),
     "avg_pool1d": _average(1), "avg_pool2d": _average(2), "mean": _mean,
     "adaptive_avg_pool1d": _adaptive(F.adaptive_avg_pool1d), "adaptive_avg_pool2d": _adaptive(F.adaptive_avg_pool2d),
     "max_pool1d": _max_pool(1), "max_pool2d": _max_pool(2),
@@ -289,6 +298,7 @@ WORDS: dict[str, str] = {
         ("matmul", ("__matmul__", "mm"), ("{}",)),
         ("neg", ("__neg__", "negative", "neg_"), ("{}",)),
         ("to", ("float", "double"), ("{}",)),
+        ("getitem", ("getitem",), ("__{}__",)),
         ("max_pool1d", ("_max_pool1d",), ("{}",)),
         ("max_pool2d", ("_max_pool2d",), ("{}",)),
         ("transpose", ("swapaxes", "transpose_"), ("{}",)),

@@ -11,7 +11,7 @@ from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.kernel import kernel
 from calipers.certificates.nearest import nearest
 from calipers.certificates.trees import trees
-from calipers.models import Classifier, NearestNeighbour, RbfScores, Trees
+from calipers.models import Classifier, NearestNeighbour, RbfScores, Trees, public
 from calipers.threats import Norm
 
 __all__ = ["shallow"]
@@ -23,6 +23,7 @@ _KINDS: dict[type[nn.Module], Callable[..., Certified]] = {
 }
 
 
+@public
 def shallow(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     r"""The certificate that belongs to the model: :func:`trees`, :func:`nearest` or :func:`kernel`.
 

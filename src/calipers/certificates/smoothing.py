@@ -10,7 +10,7 @@ from torch import Tensor
 
 from calipers.certificates.certificate import Probabilistic
 from calipers.errors import BadInput
-from calipers.models import Classifier
+from calipers.models import Classifier, public
 from calipers.runner.draws import Draws
 
 __all__ = ["lower_confidence", "smooth_predict", "smoothing"]
@@ -20,6 +20,7 @@ _CHUNK = 100
 _SELECT, _ESTIMATE, _PREDICT = 1, 2, 3  # streams: the draws that choose the class never estimate its probability
 
 
+@public
 def smoothing(
     model: Classifier,
     x: Tensor,
@@ -79,6 +80,7 @@ def smoothing(
     return Probabilistic(radius, "l2", "smoothing", "real", assumes, confidence=1 - alpha, predicted=predicted)
 
 
+@public
 def smooth_predict(
     model: Classifier,
     x: Tensor,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calipers.certificates.alone import flat_box, only_module
 from calipers.certificates.certificate import Certified
-from calipers.models import Classifier, Trees
+from calipers.models import Classifier, Trees, public
 from calipers.threats import Norm
 from calipers.threats import norm as length
 
@@ -21,6 +21,7 @@ _SLACK = 1e-12
 _FLOAT32 = 2.0**-24
 
 
+@public
 def trees(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
     r"""The largest r with Σ_t min over leaves of tree t within r of (value_y − value_j) > 0, for every j ≠ y.
 

@@ -19,7 +19,7 @@ from calipers.cli.outcome import check_place, tell_run
 from calipers.cli.papers import papers_app
 from calipers.cli.terminal import complain, progress, say, warnings_in_a_line
 from calipers.cli.train import train
-from calipers.cli.wording import Flag, Whole, complaint
+from calipers.cli.wording import Flag, Radii, Whole, complaint
 from calipers.errors import BadInput
 
 __all__ = ["app", "main", "run"]
@@ -56,9 +56,9 @@ def audit(
     model: str,
     /,
     *,
-    data: str,
+    data: str | None = None,
     norm: str = "linf",
-    eps: Annotated[tuple[float, ...], Parameter(negative=(), show_default=False)] = (),
+    eps: Radii = (),
     examples: Whole | None = None,
     budget: str = "standard",
     seed: Whole = 0,
@@ -93,13 +93,14 @@ def audit(
     ----------
     model
         A built-in name (digits-mlp, digits-linear), FILE.safetensors or a state dict FILE.pt with --arch, FILE.skops,
-        FILE.onnx, or package.module:factory.
+        FILE.onnx, package.module:factory, or the folder of a training.
     data
-        digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images.
+        digits, mnist, fashion-mnist, cifar10, FILE.npz with x and y, or a folder of images; by default what the model
+        was trained on, if it is the folder of a training.
     norm
-        linf, l2, l1 or l0.
+        linf, l2, l1 or l0; L2 and l_inf are understood too.
     eps
-        A radius to decide, in the units of the inputs; give several by repeating it.
+        A radius to decide, in the units of the inputs: 0.1 or 8/255; several with commas, or by repeating it.
     examples
         Audit the first so many examples.
     budget
@@ -144,14 +145,16 @@ def audit(
     from calipers.audit import check_request, open_inputs
 
     count: int | str = int(workers) if workers.isdecimal() else workers
-    check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
+    threat = check_request(norm, eps, budget=budget, seed=seed, workers=count, batch_size=batch_size)
     _check_fail_under(fail_under, eps)
     check_place(junit)
     if claimed is not None and not 0 <= claimed <= 1:
         raise BadInput("--claimed", expected="a fraction between 0 and 1", got=claimed)
     inputs = open_inputs(model, data, arch=arch, box=box, examples=examples, other=other, trust=trust)
-    folder = out or Path("runs") / "-".join(Path(part).name.replace(":", "-") for part in (model, data, norm))
-    with progress(f"{model} on {data}", len(inputs.data), quiet or json) as tell:
+    folder = out or Path("runs") / "-".join(
+        Path(part).name.replace(":", "-") for part in (model, inputs.data.name, threat.norm)
+    )
+    with progress(f"{model} on {inputs.data.name}", len(inputs.data), quiet or json) as tell:
         run = run_audit(
             inputs,
             norm=norm,
@@ -261,8 +264,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         complain(str(error))
         return 2
-    except KeyboardInterrupt:
-        complain("stopped; what was finished stays, and --resume goes on from there")
+    except KeyboardInterrupt as stop:
+        # Who was stopped knows what is kept.
+        complain(str(stop) or "stopped")
         return 130
     except OSError as error:
         complain(f"{error.filename or 'system'}: {error.strerror or error}")

@@ -40,17 +40,10 @@ def tell_run(
                 say(f"check failed: {check.id}: {check.evidence}. {check.advice}")
         if run.summary.reaction:
             say(f"the audit attacked once more: {report.second_pass(run.summary.reaction)}")
-        if not run.examples["certificate"].astype(bool).any():
-            say(f"nothing is certified: {_refusals(run)}")
+        if (why := report.uncertified(run)) is not None:
+            say(why)
         say(f"report: {page}")
     return 0 if fail_under is None else _answer(run, fail_under)
-
-
-def _refusals(run: Run) -> str:
-    """Why no certificate applied, or that those that did prove nothing."""
-    refused = run.about.get("refused")
-    reasons = set(refused.values()) if isinstance(refused, dict) else set()
-    return "; ".join(sorted(reasons)) or "the certificates apply, but prove no radius above 0"
 
 
 def _answer(run: Run, least: float) -> int:

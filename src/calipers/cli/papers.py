@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import Literal
 
@@ -59,10 +60,16 @@ def papers_run(
     workers
         Processes, for the long figures.
     quiet
-        No lines about how far a long figure is.
+        Say nothing but where the files are.
     """
     from calipers import papers
 
-    for file in papers.run(name, scale, out, workers=workers, tell=(lambda line: None) if quiet else complain):
-        say(str(file))
+    files = papers.run(name, scale, out, workers=workers, tell=(lambda line: None) if quiet else complain)
+    if not quiet:
+        told = jsonlib.loads(files[-1].read_text(encoding="utf-8"))
+        say(f"the paper says: {told['claim']}")
+        for finding in told["findings"]:
+            say(f"found: {finding}")
+    for file in files:
+        say(f"file: {file}")
     return 0

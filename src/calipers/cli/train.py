@@ -5,10 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from calipers.cli.options import Adversary, Machine, Optimization
 from calipers.cli.terminal import progress, say, say_json
 from calipers.cli.wording import Flag, Whole
 from calipers.errors import BadInput
@@ -25,35 +24,15 @@ def train(
     data: str | None = None,
     arch: str | None = None,
     recipe: str = "pgd",
-    norm: str = "linf",
-    eps: float | None = None,
-    epochs: Whole = 10,
     out: Path,
     init: Path | None = None,
-    schedule: str = "constant",
-    ramp: float | None = None,
-    rise: float = 0.01,
-    steps: Whole | None = None,
-    step_size: float | None = None,
-    raw: Flag = False,
-    beta: float = 6.0,
-    optimizer: str = "adam",
-    lr: float = 0.001,
-    lr_drop: Annotated[tuple[int, ...], Parameter(negative=())] = (),
-    anneal: Flag = False,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    batch_size: Whole = 128,
-    augment: Flag = False,
-    seed: Whole = 0,
     examples: Whole | None = None,
     test_examples: Whole | None = None,
-    precision: Literal["auto", "32", "bf16"] = "auto",
-    device: str = "auto",
-    nproc: Whole = 1,
+    adversary: Adversary = Adversary(),  # noqa: B008
+    optimization: Optimization = Optimization(),  # noqa: B008
+    machine: Machine = Machine(),  # noqa: B008
     resume: Flag = False,
     replace: Flag = False,
-    tensorboard: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
 ) -> int:
@@ -75,65 +54,18 @@ def train(
         mnist-cnn, mnist-small, mnist-mlp-512, resnet18, … or package.module:factory.
     recipe
         standard, pgd, fast, trades, hard or noise (eps is then the standard deviation).
-    norm
-        linf, l2, l1 or l0.
-    eps
-        The radius to train for, in the units of the inputs.
-    epochs
-        Passes over the data.
     out
         The folder for weights.safetensors, metrics.parquet and the checkpoints.
     init
         Start from these weights: the folder of an earlier training, or FILE.safetensors with --arch.
-    schedule
-        constant; ramp (linearly over the first --ramp epochs); or iterative (--rise more an epoch, and a stop before
-        the loss rises suddenly). Ramp and iterative start from the eps of --init DIR, or from 0.
-    ramp
-        Epochs of the ramp; half of all by default.
-    rise
-        What iterative adds to eps in every epoch.
-    steps
-        Of the attack; 2.5 eps / step size by default.
-    step_size
-        Of the attack; eps / 6 by default.
-    raw
-        Move by step size times the gradient, instead of the steepest step.
-    beta
-        The weight of the robust term of trades.
-    optimizer
-        adam or sgd.
-    lr
-        The learning rate.
-    lr_drop
-        Divide the learning rate by ten after this epoch; give several by repeating it.
-    anneal
-        Let the learning rate fall linearly to 0.
-    momentum
-        Of sgd.
-    weight_decay
-        The L2 penalty lambda: weights -= lr (gradient + lambda weights).
-    batch_size
-        Of all processes together.
-    augment
-        Random crops and mirror images.
-    seed
-        Of every random draw.
     examples
         Train on the first so many.
     test_examples
         Measure accuracy on the first so many test examples: 500 by default, or all if there are fewer.
-    precision
-        32, bf16 (mixed), or auto: bf16 where the processor multiplies in it.
-    device
-        auto, cpu or cuda.
-    nproc
-        Processes on this machine; with torchrun, leave it.
     resume
         Go on with the training in --out, if need be for more epochs.
     replace
         Overwrite the training in --out.
-    tensorboard
-        Write TensorBoard events to OUT/tensorboard.
     quiet
         Say nothing but errors.
     json
@@ -141,42 +73,24 @@ def train(
     """
     from calipers import training
 
-    begun = training.about(init) if init is not None and init.is_dir() else {}
-    known = data or begun.get("data")
+    known = data or training.begun(init).get("data")
     if known is None:
         raise BadInput("--data", expected="what to train on", got="none")
-    if eps is None and recipe != "standard":
-        raise BadInput("--eps", expected=f"the radius to train for with recipe {recipe}", got="none")
     if resume and replace:
         raise BadInput("resume and replace", expected="one of the two", got="both")
-    start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init)
-    plan = training.Plan(
-        recipe=recipe,
-        schedule=training.Schedule(schedule, eps or 0.0, start, ramp or max(epochs / 2, 0.5), rise),
-        ascent=training.Ascent(norm, step_size, steps, raw, beta),  # type: ignore[arg-type]
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        lr_drops=lr_drop,
-        anneal=anneal,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        augment=augment,
-        seed=seed,
-        precision=training.best_precision(device) if precision == "auto" else precision,
-    )
-    examples_, test = _data(known, examples, test_examples)
-    model = training.initial(init, arch=arch, seed=seed, shape=examples_.shape, box=examples_.box)
-    model.check(examples_.x, examples_.y)
-    fabric = training.launch(plan.precision, processes=nproc, device=device, tensorboard=out if tensorboard else None)
+    plan = _plan(recipe, init, adversary, optimization, machine)
+    some, test = _data(known, examples, test_examples)
+    model = training.initial(init, arch=arch, seed=plan.seed, shape=some.shape, box=some.box)
+    model.check(some.x, some.y)
+    events = out if machine.tensorboard else None
+    fabric = training.launch(plan.precision, processes=machine.nproc, device=machine.device, tensorboard=events)
     silent = quiet or json or not fabric.is_global_zero
     told = {"arch": model.name, "data": known, "init": str(init) if init else None}
     try:
-        with progress(f"{model.name} on {known}", epochs * len(examples_), silent) as tell:
+        with progress(f"{model.name} on {known}", plan.epochs * len(some), silent) as tell:
             done = training.train(
-                model, examples_, plan, held_out=test, out=out, resume=resume, replace=replace, origin=told,
-                fabric=fabric, progress=tell, on_epoch=lambda row: None if silent else say(_line(row, epochs)),
+                model, some, plan, held_out=test, out=out, resume=resume, replace=replace, origin=told,
+                fabric=fabric, progress=tell, on_epoch=lambda row: None if silent else say(_line(row, plan.epochs)),
             )  # fmt: skip
     except BadInput:
         if fabric.is_global_zero:
@@ -185,6 +99,27 @@ def train(
     if fabric.is_global_zero:
         _finish(done, test, plan, out, "json" if json else "nothing" if quiet else "table")
     return 0
+
+
+def _plan(recipe: str, init: Path | None, adversary: Adversary, optimization: Optimization, machine: Machine) -> Plan:
+    """What is asked, as one record."""
+    from calipers import training
+    from calipers.threats import find_norm
+
+    if adversary.eps is None and recipe != "standard":
+        raise BadInput("--eps", expected=f"the radius to train for with recipe {recipe}", got="none")
+    start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init)
+    ramp = adversary.ramp or max(optimization.epochs / 2, 0.5)
+    precision = training.best_precision(machine.device) if machine.precision == "auto" else machine.precision
+    norm, how = find_norm(adversary.norm), {**vars(optimization), "lr_drops": optimization.lr_drop}
+    del how["lr_drop"]
+    return training.Plan(
+        recipe=recipe,
+        schedule=training.Schedule(adversary.schedule, adversary.eps or 0.0, start, ramp, adversary.rise),
+        ascent=training.Ascent(norm, adversary.step_size, adversary.steps, adversary.raw, adversary.beta),
+        precision=precision,
+        **how,
+    )
 
 
 def _data(name: str, examples: int | None, test_examples: int | None) -> tuple[DataSet, DataSet]:
@@ -226,7 +161,7 @@ def _finish(done: Trained, test: DataSet, plan: Plan, out: Path, how: str) -> No
         if done.stopped:
             say(f"stopped: {done.stopped}")
         say(_table(done, test, plan, lines))
-        audit = f"calipers audit {weights} --arch {done.model.name} --data {test.name} --norm {plan.ascent.norm}"
+        audit = f"calipers audit {out} --data {test.name} --norm {plan.ascent.norm}"
         say(f"weights: {weights}")
         say(f"these are upper bounds; both sides: {audit} --eps {plan.schedule.eps:g} --examples {len(test)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Annotated, Any, get_args
 
 from cyclopts import CycloptsError, Parameter, Token
@@ -17,9 +18,10 @@ from cyclopts.exceptions import (
 
 from calipers.errors import BadInput, nearest
 
-__all__ = ["Flag", "Whole", "complaint", "whole_number"]
+__all__ = ["Flag", "Radii", "Radius", "Whole", "complaint", "typed_radii", "typed_radius", "whole_number"]
 
-_KINDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "no value"}
+_FRACTION = "a number or a fraction such as 8/255"
+_KINDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "no value", Fraction: _FRACTION}
 
 
 def complaint(error: CycloptsError) -> BadInput:
@@ -63,6 +65,27 @@ def whole_number(kind: type, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
+def typed_radii(kind: type, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """The radii of --eps: numbers and fractions, repeated or with commas between them."""
+    from calipers.threats import radii
+
+    found: list[float] = []
+    for token in tokens:
+        try:
+            found += radii(token.value)
+        except BadInput:
+            raise CoercionError(token=token, target_type=Fraction) from None
+    return tuple(found)
+
+
+def typed_radius(kind: type, tokens: Sequence[Token]) -> float:
+    """One radius: a number or a fraction."""
+    found = typed_radii(kind, tokens)
+    if len(found) != 1:
+        raise CoercionError(token=tokens[0], target_type=Fraction)
+    return found[0]
+
+
 def _name(error: Any, fallback: str) -> str:
     token = getattr(error, "token", None)
     given = getattr(token, "keyword", None) or getattr(error, "keyword", None)
@@ -90,6 +113,8 @@ def _unknown_command(error: UnknownCommandError, where: str) -> BadInput:
     return BadInput(where, expected="a command it knows", got=repr(word), hint=nearest(word, known))
 
 
-# The types of most options: a whole number as it was typed; a switch that has no --no-… form.
+# The types of most options: radii as papers write them; a whole number as it was typed; a switch without --no-….
+Radius = Annotated[float, Parameter(converter=typed_radius)]
+Radii = Annotated[tuple[float, ...], Parameter(converter=typed_radii, negative=(), show_default=False)]
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.stats import binom
 
 from calipers.diagnostics.battery import Evidence, Finding, check, verdict
 from calipers.models import left_in_train_mode
+
+# How often a model that only guesses may pass for one that knows something, or a decent one for one that does not.
+LEVEL = 0.01
 
 
 @check(
@@ -114,11 +118,15 @@ def input_range(e: Evidence) -> Finding:
     "Check the order of the classes and the preprocessing.",
 )
 def better_than_chance(e: Evidence) -> Finding:
-    """Three standard errors above guessing: fewer examples must do better."""
-    accuracy, chance = _accuracy(e), 1 / e.model.classes
-    needed = chance + 3 * (chance * (1 - chance) / len(e.rows)) ** 0.5
-    words = f"clean accuracy {accuracy:.1%} on {len(e.rows)} examples; guessing gives {chance:.1%}"
-    return verdict(accuracy >= min(needed, 1.0)), words
+    """Two exact binomial tests: against guessing, and against half the way from guessing to always right."""
+    n, chance = len(e.rows), 1 / e.model.classes
+    right = round(_accuracy(e) * n)
+    words = f"{right} of {n} examples are right; guessing gives {chance:.1%}"
+    if (p := float(binom.sf(right - 1, n, chance))) <= LEVEL:
+        return "passed", f"{words} (exact binomial test, p = {p:.2g}, level {LEVEL})"
+    if binom.cdf(right, n, (1 + chance) / 2) > LEVEL:
+        return "not applicable", f"{words}: too few examples to tell the two apart (p = {p:.2g}, level {LEVEL})"
+    return "failed", f"{words}, and luck alone does as well with probability {p:.2g} (exact binomial test)"
 
 
 @check(

@@ -3,9 +3,10 @@
 from calipers.models.architectures import ARCHITECTURES, Architecture
 from calipers.models.classifier import Classifier, ModelInTrainMode, as_they_were, left_in_train_mode
 from calipers.models.digest import digest
+from calipers.models.edge import public, understood
 from calipers.models.factory import made_by, plugins
 from calipers.models.faster import faster
-from calipers.models.layers import Normalize, OneVsOne, linear
+from calipers.models.layers import Normalize, OneVsOne, linear, two_classes
 from calipers.models.loading import load
 from calipers.models.reference import Reference, references
 from calipers.models.shallow import NearestNeighbour, RbfScores, Trees
@@ -38,6 +39,9 @@ __all__ = [
     "load",
     "made_by",
     "plugins",
+    "public",
     "references",
     "trained",
+    "two_classes",
+    "understood",
 ]

@@ -72,6 +72,28 @@ def as_they_were(module: nn.Module) -> Iterator[None]:
                 part.training = mode
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
+class InHalf(nn.Module):
+    """A network in half precision as a function of float32 inputs, where distances and steps can be told apart.
+
+    Example:
+        >>> net = InHalf(nn.Linear(2, 2).bfloat16(), torch.bfloat16)
+        >>> net(torch.zeros(1, 2)).dtype
+        torch.float32
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.half_dtype, self.training = module, dtype, module.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rounded on the way in, and exactly as it is on the way out."""
+        logits: Tensor = self.module(x.to(self.half_dtype))
+        return logits.to(x.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     r"""A batch of inputs to logits: (N, \*shape) → (N, K), with the box the inputs live in.
@@ -120,12 +142,16 @@ class Classifier:
     ) -> Classifier:
         """Wrap a torch module; one forward of the middle of the box finds K, dtype and device are its parameters'.
 
+        A module in half precision is given float32 inputs and rounds them itself: see :class:`InHalf`.
+
         Raises:
             BadInput: if the module cannot take the shape, or does not return K ≥ 2 logits for each example.
         """
         bounds = box if isinstance(box, Box) else Box(*(box or (0.0, 1.0)))
         first = next(module.parameters(), next(module.buffers(), torch.zeros(())))
         dtype = first.dtype if first.dtype.is_floating_point else torch.float32
+        if dtype in HALF:
+            module, dtype = InHalf(module, dtype), torch.float32
         lo, hi = bounds.sides(torch.zeros((), dtype=dtype, device=first.device))
         middle = (lo.clamp(-1, 1) + hi.clamp(-1, 1)) / 2
         probe = middle.expand(2, *shape).contiguous()
@@ -139,7 +165,9 @@ class Classifier:
                 ) from error
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2 or logits.shape[1] < 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise BadInput(f"output of {name}", expected="logits of shape (N, K) with K >= 2", got=got)
+            one = isinstance(logits, Tensor) and logits.numel() == 2
+            hint = "append calipers.models.two_classes() to one logit, before any sigmoid" if one else None
+            raise BadInput(f"output of {name}", expected="logits of shape (N, K) with K >= 2", got=got, hint=hint)
         return cls(module, tuple(shape), logits.shape[1], bounds, dtype, first.device, name, class_names, origin)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -195,6 +223,6 @@ class Classifier:
                 f"input of example {i}",
                 expected=f"values inside {self.box}",
                 got=f"{x[i].min().item():g}…{x[i].max().item():g}",
-                hint="scale the data, or state the model's own box",
+                hint="scale the data, or state the model's own box (--box LO HI, or Classifier.of(…, box=(LO, HI)))",
             )
-        return x, y.to(self.device)
+        return x, y.to(self.device, torch.int64)

@@ -55,7 +55,7 @@ def read(path: Path, *, trust: bool = False) -> dict[str, Tensor] | Any:
     """
     if path.is_dir():
         kind = "a Hugging Face folder" if (path / "config.json").exists() else "a folder"
-        raise BadInput(f"model {path}", expected="a file", got=kind, hint=f"folders are not supported yet: {_SAFER}")
+        raise BadInput(f"model {path}", expected="a file, or the folder of a training", got=kind, hint=_SAFER)
     if not path.exists():
         raise BadInput(f"model file {path}", expected="a file", got="nothing there")
     reader = READERS.get(path.suffix.lower())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from calipers.errors import BadInput
 
-__all__ = ["Normalize", "OneVsOne", "linear"]
+__all__ = ["Normalize", "OneVsOne", "linear", "two_classes"]
 
 
 class Normalize(nn.Module):
@@ -93,3 +93,14 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer.weight = nn.Parameter(weight.detach().clone())
     layer.bias = nn.Parameter(bias.detach().clone())
     return layer
+
+
+def two_classes(dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """One logit z, shape (N, 1), to two, (-z/2, z/2): class 1 where z > 0. Certificates read it like any layer.
+
+    Example:
+        >>> net = nn.Sequential(linear(torch.tensor([[1.0, -2.0]]), torch.zeros(1)), two_classes())
+        >>> net(torch.tensor([[0.5, 0.0], [0.0, 0.5]])).argmax(1)
+        tensor([1, 0])
+    """
+    return linear(torch.tensor([[-0.5], [0.5]], dtype=dtype), torch.zeros(2, dtype=dtype))

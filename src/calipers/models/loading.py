@@ -18,6 +18,7 @@ from calipers.models.classifier import Classifier
 from calipers.models.factory import is_factory, made_by, plugins
 from calipers.models.files import READERS, read
 from calipers.models.sklearn import from_sklearn
+from calipers.models.training import WEIGHTS, about, folder_of
 from calipers.models.zoo import TRAINED, trained
 from calipers.threats import Box
 
@@ -45,6 +46,7 @@ def load(
     - a plugin: an entry point of the group ``calipers.models``.
     - ``package.module:factory``: an ``nn.Module``, a Classifier, a fitted scikit-learn estimator, or something that
       returns one when called without arguments; the current directory can be imported from.
+    - the folder of a training: its weights, in the architecture that was trained.
     - ``FILE.safetensors``, or a state dict ``FILE.pt`` or ``FILE.pth``, for the architecture ``arch``.
     - ``FILE.onnx``: scores or labels by onnxruntime; with gradients where onnx2torch is installed.
     - ``FILE.skops``: a scikit-learn estimator, see :func:`from_sklearn`.
@@ -79,8 +81,14 @@ def load(
         found = made_by(f"{point.module}:{point.attr}")
     elif is_factory(spec):
         found = made_by(spec)
+    elif (training := folder_of(spec)) is not None:
+        found = _with_weights(spec, arch or about(training).get("arch"), read(training / WEIGHTS))
+        found, arch = (replace(found, name=spec) if isinstance(found, Classifier) else found), None
     elif _is_file(spec):
         found = read(Path(spec).expanduser(), trust=trust)
+    elif spec in ARCHITECTURES:
+        hint = f"give FILE.safetensors with --arch {spec}, or the DIR of calipers train --arch {spec} --out DIR"
+        raise BadInput(f"model {spec}", expected="weights", got="an architecture, which has none", hint=hint)
     else:
         hint = nearest(spec, [*TRAINED, *plugins()])
         raise BadInput("model", expected="a built-in name, a file or package.module:factory", got=repr(spec), hint=hint)

@@ -203,7 +203,12 @@ def run(
     chosen, start, folder = known[name], time.perf_counter(), Path(out)
     kept = folder / f"{name}.{scale}.parts"
     bench = Bench(kept, folder / "trained" / scale, workers, tell)
-    result = chosen.reproduce(scale, bench) if chosen.long else chosen.reproduce(scale)
+    try:
+        result = chosen.reproduce(scale, bench) if chosen.long else chosen.reproduce(scale)
+    except KeyboardInterrupt:
+        some = kept.is_dir() and any(not part.suffix for part in kept.rglob("part-*"))
+        left = f"finished shards stay in {kept}, and the same command goes on from there" if some else "nothing is kept"
+        raise KeyboardInterrupt(f"stopped; {left}") from None
     picture = _svg(name, result.plot) if result.plot else None
     more = {file: make() for file, make in result.files.items()}
     about = {

@@ -3,6 +3,16 @@
 from calipers.report.junit import junit
 from calipers.report.page import render, render_comparison, write, write_comparison
 from calipers.report.text import side_by_side, table
-from calipers.report.words import second_pass
+from calipers.report.words import second_pass, uncertified
 
-__all__ = ["junit", "render", "render_comparison", "second_pass", "side_by_side", "table", "write", "write_comparison"]
+__all__ = [
+    "junit",
+    "render",
+    "render_comparison",
+    "second_pass",
+    "side_by_side",
+    "table",
+    "uncertified",
+    "write",
+    "write_comparison",
+]

@@ -122,7 +122,7 @@ def _paired(both: Pair) -> list[str]:
     ]  # fmt: skip
     told = [
         f"{each.what} in {first} {each.only_first}, in {second} {each.only_second}, equal {each.neither}: "
-        f"p = {p_value(each.p)}"
+        f"{p_value(each.p, 'p')}"
         for each in both.nearer
     ]
     table = _columns([head, *rows]) if rows else []

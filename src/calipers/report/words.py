@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from calipers.records import Reaction, Run, ThreatSummary
 from calipers.report.band import median
 from calipers.report.facts import Facts
 
-__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "second_pass", "sentences"]
+__all__ = ["at_least", "at_most", "named", "number", "p_value", "plural", "second_pass", "sentences", "uncertified"]
 
 
 def number(value: float | None, none: str = "none found") -> str:
@@ -53,17 +54,18 @@ def at_most(fraction: float) -> str:
     return f"{math.ceil(fraction * 1000 - 1e-9) / 10:.1f} %"
 
 
-def p_value(p: float) -> str:
-    """A p value, rounded up: two significant digits, and never 0.
+def p_value(p: float, name: str = "") -> str:
+    """A p value, rounded up: two significant digits, and never 0; as an equation if it is given a name.
 
     Example:
-        >>> p_value(0.0421), p_value(3e-12), p_value(1.0)
-        ('0.043', '< 0.0001', '1')
+        >>> p_value(0.0421), p_value(3e-12), p_value(1.0), p_value(0.5, "p"), p_value(3e-12, "p")
+        ('0.043', '< 0.0001', '1', 'p = 0.5', 'p < 0.0001')
     """
     if p < 1e-4:
-        return "< 0.0001"
+        return f"{name} < 0.0001".strip()
     scale = 10.0 ** (1 - math.floor(math.log10(p)))
-    return f"{math.ceil(p * scale - 1e-9) / scale:.2g}"
+    rounded = f"{math.ceil(p * scale - 1e-9) / scale:.2g}"
+    return f"{name} = {rounded}" if name else rounded
 
 
 def plural(count: int, noun: str) -> str:
@@ -95,9 +97,10 @@ def second_pass(reaction: Reaction) -> str:
     return "; ".join([did, *changes])
 
 
-def sentences(run: Run, facts: Facts) -> tuple[str, str, str]:
-    """What was asked, what was found, and whether the numbers can be trusted: one sentence each."""
-    return _asked(run, facts), _found(run, facts), _trusted(run)
+def sentences(run: Run, facts: Facts) -> tuple[str, ...]:
+    """What was asked, what was found, why nothing is certified if so, and whether to trust it: one sentence each."""
+    none = uncertified(run)
+    return _asked(run, facts), _found(run, facts), *([f"{none[0].upper()}{none[1:]}."] if none else []), _trusted(run)
 
 
 def _asked(run: Run, facts: Facts) -> str:
@@ -110,20 +113,35 @@ def _asked(run: Run, facts: Facts) -> str:
 
 
 def _found(run: Run, facts: Facts) -> str:
-    bands = [_band(threat) for threat in sorted(run.summary.threats, key=lambda threat: threat.eps)]
+    bands = [
+        f"t eps {number(threat.eps)}, {_between(threat)}"
+        for threat in sorted(run.summary.threats, key=lambda threat: threat.eps)
+    ]
     if bands:
-        first = f"At eps {bands[0][0]}, at least {bands[0][1]} and at most {bands[0][2]} of the examples "
-        first += "are classified correctly whatever the change"
-        rest = [f"at eps {eps}, at least {low} and at most {high}" for eps, low, high in bands[1:]]
-        return "; ".join([first, *rest]) + "."
+        first = f"A{bands[0]} of the examples are classified correctly whatever the change"
+        return "; ".join([first, *(f"a{band}" for band in bands[1:])]) + "."
     lower, upper = median(facts.lower), median(facts.upper)
     broken = f"half are broken at {number(upper)} or nearer" if math.isfinite(upper) else "half or more have no witness"
     safe = f"half of the examples are proved safe up to {number(lower, 'any distance')}"
     return f"No eps was asked for: {safe}, and {broken}."
 
 
-def _band(threat: ThreatSummary) -> tuple[str, str, str]:
-    return number(threat.eps), at_least(threat.proved), at_most(threat.not_broken)
+def _between(threat: ThreatSummary) -> str:
+    """Where robust accuracy lies; one number where nothing is open."""
+    low, high = at_least(threat.proved), at_most(threat.not_broken)
+    return f"at least {low} and at most {high}" if threat.open else f"{100 * threat.proved:.1f} %"
+
+
+def uncertified(run: Run) -> str | None:
+    """Why no example has a certified radius, by the operator that no certificate has a rule for; None if one has."""
+    if run.examples["certificate"].astype(bool).any():
+        return None
+    refused = run.about.get("refused")
+    reasons = sorted(set(map(str, refused.values()))) if isinstance(refused, Mapping) else []
+    # An operator without a rule is what stops them all; the others say which kinds of model they are for.
+    operators = [reason for reason in reasons if reason.startswith("certificate: ")]
+    why = "; ".join(operators or reasons) or "the certificates apply, but prove no radius above 0"
+    return f"nothing is certified: {why.removeprefix('certificate: ')}"
 
 
 def _trusted(run: Run) -> str:

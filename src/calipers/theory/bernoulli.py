@@ -13,7 +13,7 @@ from scipy.special import gammaln
 from torch import Tensor, nn
 
 from calipers.errors import BadInput
-from calipers.theory.checks import check_eps, check_norm_in
+from calipers.theory.checks import check_eps, norm_in
 from calipers.threats import Norm
 
 __all__ = ["BernoulliPair", "ThresholdRule", "effective_dimensions"]
@@ -185,7 +185,7 @@ class BernoulliPair:
 
     def robust_error(self, eps: float, norm: Norm = "l0") -> float:
         """The least adversarial error of any threshold rule (L0, Theorem 4) or of any rule (L∞, Theorem 5)."""
-        check_norm_in("Bernoulli pair", norm, ("l0", "linf"))
+        norm = norm_in("Bernoulli pair", norm, ("l0", "linf"))
         check_eps(eps)
         if norm == "linf":
             return self.bayes_error if eps < 1 else 0.5
@@ -193,7 +193,7 @@ class BernoulliPair:
 
     def largest_useful_eps(self, norm: Norm = "l0") -> float:
         """L0: the largest whole eps at which some rule beats chance. L∞: 1, below which one does."""
-        check_norm_in("Bernoulli pair", norm, ("l0", "linf"))
+        norm = norm_in("Bernoulli pair", norm, ("l0", "linf"))
         if norm == "linf":
             return 1.0
         # The error never falls as eps grows, so bisection finds the last useful one.

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from calipers.errors import BadInput
-from calipers.threats import Norm, check_norm
+from calipers.threats import Norm, find_norm
 
-__all__ = ["check_degree", "check_eps", "check_norm_in"]
+__all__ = ["check_degree", "check_eps", "norm_in"]
 
 
 def check_eps(eps: float) -> None:
@@ -17,10 +17,12 @@ def check_eps(eps: float) -> None:
         raise BadInput("eps", expected="a finite number >= 0", got=eps)
 
 
-def check_norm_in(who: str, norm: str, allowed: Sequence[Norm]) -> None:
-    """A sentence unless a closed form is known for this norm."""
-    if check_norm(norm) not in allowed:
+def norm_in(who: str, norm: str, allowed: Sequence[Norm]) -> Norm:
+    """The norm that is meant; a sentence unless a closed form is known for it."""
+    found = find_norm(norm)
+    if found not in allowed:
         raise BadInput(f"norm for the {who}", expected=" or ".join(allowed), got=repr(norm))
+    return found
 
 
 def check_degree(degree: int, least: int = 1) -> None:

@@ -13,7 +13,7 @@ from scipy.special import log_ndtr
 from torch import nn
 
 from calipers.errors import BadInput
-from calipers.theory.checks import check_eps, check_norm_in
+from calipers.theory.checks import check_eps, norm_in
 from calipers.threats import Norm
 
 __all__ = ["GaussianPair"]
@@ -98,7 +98,7 @@ class GaussianPair:
             norm: ``"l2"`` or ``"linf"``.
         """
         check_eps(eps)
-        check_norm_in("Gaussian pair", norm, ("l2", "linf"))
+        norm = norm_in("Gaussian pair", norm, ("l2", "linf"))
         m = self.half
         if norm == "linf":
             soft: NDArray[np.float64] = np.sign(m) * np.maximum(np.abs(m) - eps, 0.0)
@@ -123,7 +123,7 @@ class GaussianPair:
 
         ‖μ₁ − μ₀‖ / 2 in the adversary's own norm (Remark 2 for L2).
         """
-        check_norm_in("Gaussian pair", norm, ("l2", "linf"))
+        norm = norm_in("Gaussian pair", norm, ("l2", "linf"))
         return float(np.linalg.norm(self.half, ord=2 if norm == "l2" else np.inf))
 
     def network(self, eps: float = 0.0, norm: Norm = "l2") -> nn.Linear:

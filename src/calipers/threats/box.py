@@ -21,8 +21,8 @@ class Box:
         lo, hi: numbers, or tensors of an example's shape, in the units of ``x``.
 
     Example:
-        >>> Box(0, 1)
-        Box(0.0, 1.0)
+        >>> Box(0, 1), str(Box(0, 1))
+        (Box(0.0, 1.0), '[0, 1]')
         >>> Box(0, 1).clamp(torch.tensor([-0.5, 0.5, 2.0]))
         tensor([0.0000, 0.5000, 1.0000])
     """
@@ -43,6 +43,11 @@ class Box:
 
         return f"Box({show(self.lo)}, {show(self.hi)})"
 
+    def __str__(self) -> str:
+        lo, hi = torch.as_tensor(self.lo), torch.as_tensor(self.hi)
+        widest = f"[{lo.min().item():.9g}, {hi.max().item():.9g}]"
+        return widest if lo.numel() == hi.numel() == 1 else f"a box within {widest}"
+
     def sides(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """``lo`` and ``hi`` as tensors of the dtype and device of ``like``, broadcastable to a batch."""
         return (
@@ -54,6 +59,13 @@ class Box:
         """The point of the box nearest to ``x``."""
         lo, hi = self.sides(x)
         return torch.minimum(torch.maximum(x, lo), hi)
+
+    def same(self, other: Box) -> bool:
+        """Whether the other box has the same sides."""
+        own, theirs = (
+            [torch.as_tensor(side, dtype=torch.float64).tolist() for side in (box.lo, box.hi)] for box in (self, other)
+        )
+        return own == theirs
 
     def contains(self, x: Tensor) -> Tensor:
         r"""Whether each example lies in the box: x (N, \*shape) → bool (N,)."""

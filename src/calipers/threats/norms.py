@@ -10,21 +10,31 @@ from torch import Tensor
 
 from calipers.errors import BadInput, nearest
 
-__all__ = ["NORMS", "Norm", "check_norm", "distance", "dual", "norm", "norm_of"]
+__all__ = ["NORMS", "Norm", "distance", "dual", "find_norm", "norm", "norm_of"]
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
+_INFINITY = ("∞", "infty", "infinity", "max", "sup")
 _ORDER: dict[str, float] = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
 _DUAL: dict[str, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
-def check_norm(name: str) -> Norm:
-    """``name`` itself if it is one of the four norms; a sentence with the nearest otherwise."""
+def find_norm(name: object) -> Norm:
+    r"""The norm that is meant, however it is written: ``Linf``, ``l_inf``, ``L∞``, ``inf``, ``L2``, ``l-1``, 2, ∞.
+
+    Raises:
+        BadInput: for any other, with the nearest.
+
+    Example:
+        >>> find_norm("L_inf"), find_norm("inf"), find_norm(math.inf), find_norm("L2"), find_norm(1)
+        ('linf', 'linf', 'linf', 'l2', 'l1')
+    """
+    order = str(name).strip().lower().removeprefix("l").lstrip("_-").removesuffix(".0")
     for known in NORMS:
-        if name == known:
+        if order in (known[1:], *_INFINITY * (known == "linf")):
             return known
-    raise BadInput("norm", expected="linf, l2, l1 or l0", got=repr(name), hint=nearest(name, NORMS))
+    raise BadInput("norm", expected="linf, l2, l1 or l0", got=repr(name), hint=nearest(str(name), NORMS))
 
 
 def norm_of(name: Norm) -> float:

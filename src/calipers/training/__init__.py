@@ -1,12 +1,13 @@
 """How is it made robust? A recipe says which examples a step trains on, a schedule with which eps."""
 
+from calipers.models.training import ABOUT, WEIGHTS, about
 from calipers.training.launch import DEVICES, best_precision, launch
 from calipers.training.loop import METRICS, Trained, train
 from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
 from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Ascent, Batch, Recipe
 from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
-from calipers.training.start import ABOUT, INITIALISATIONS, WEIGHTS, about, fresh, initial, trained_for
+from calipers.training.start import INITIALISATIONS, begun, fresh, initial, trained_for
 
 __all__ = [
     "ABOUT",
@@ -28,6 +29,7 @@ __all__ = [
     "Withstands",
     "about",
     "accuracy",
+    "begun",
     "best_precision",
     "fresh",
     "initial",

@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from calipers.errors import BadInput
 from calipers.runner.files import atomic_write
 
-__all__ = ["CHECKPOINT", "PREVIOUS", "State"]
+__all__ = ["CHECKPOINT", "PREVIOUS", "State", "has_checkpoint"]
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+_NAMES = (f"{CHECKPOINT}.new", CHECKPOINT, PREVIOUS)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training in this folder can be gone on with."""
+    return any((folder / name).is_file() for name in _NAMES)
 
 
 @dataclass(eq=False)
@@ -84,7 +90,7 @@ class State:
             BadInput: there is none, or none that fits this network.
         """
         damaged = []
-        for name in (f"{CHECKPOINT}.new", CHECKPOINT, PREVIOUS):
+        for name in _NAMES:
             if (folder / name).is_file():
                 try:
                     self._restore(*_read(folder / name))

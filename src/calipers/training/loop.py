@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from calipers.data import DataSet, digest
 from calipers.errors import BadInput
 from calipers.models import Classifier
+from calipers.models.training import ABOUT, WEIGHTS, about
 from calipers.runner.draws import Draws
 from calipers.runner.files import atomic_write
 from calipers.runner.settings import differences
 from calipers.threats import Threat
 from calipers.training.augment import crop_and_flip
-from calipers.training.checkpoint import CHECKPOINT, PREVIOUS, State
+from calipers.training.checkpoint import CHECKPOINT, PREVIOUS, State, has_checkpoint
 from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Batch
 from calipers.training.schedule import sudden_rise
-from calipers.training.start import ABOUT, WEIGHTS, about
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -117,6 +117,8 @@ def train(
         loop.open(settings, resume, replace)
         try:
             loop.run(checkpoint_seconds, on_epoch)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(loop.kept()) from None
         finally:
             loop.leave()
     return Trained(loop.model, loop.state.rows, loop.state.stopped)
@@ -184,7 +186,7 @@ class _Loop:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
             self.state.load(self.out)
             self.progress(self.state.epoch * len(self.x) + self.state.step * self.plan.batch_size)
-        elif (self.out / ABOUT).exists():
+        elif has_checkpoint(self.out):
             raise BadInput(f"folder {self.out}", expected="a new one", got="a training",
                            hint="--resume goes on with it, --replace overwrites it")  # fmt: skip
         self.fabric.barrier()
@@ -308,6 +310,12 @@ class _Loop:
         pd.DataFrame(self.state.rows).to_parquet(buffer, compression="zstd", index=False)
         atomic_write(self.out / METRICS, buffer.getvalue())
         self.state.save(self.out)
+
+    def kept(self) -> str:
+        """What is left of a training that is stopped here."""
+        if self.out is None or not has_checkpoint(self.out):
+            return "stopped before the first checkpoint: nothing is kept"
+        return f"stopped; the last checkpoint stays in {self.out}, and --resume goes on from there"
 
     def leave(self) -> None:
         """The caller's module in eval mode, without gradients, its weights laid out as usual."""

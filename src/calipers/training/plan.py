@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from calipers.errors import BadInput, nearest
-from calipers.threats import check_norm
 from calipers.training.recipes import RECIPES, Ascent
 from calipers.training.schedule import Schedule
 
@@ -68,7 +67,6 @@ class Plan:
         ):
             if name not in known:
                 raise BadInput(what, got=repr(name), hint=nearest(name, known))
-        check_norm(self.ascent.norm)
         for what, count in (("epochs", self.epochs), ("batch size", self.batch_size), ("steps", self.ascent.steps)):
             if count is not None and count < 1:
                 raise BadInput(what, expected="at least 1", got=count)

@@ -13,7 +13,7 @@ from calipers.attacks import Loss, climb
 from calipers.models import Classifier, as_they_were
 from calipers.runner.draws import Draws
 from calipers.theory import feature_layer, self_loss
-from calipers.threats import Norm, Threat
+from calipers.threats import Norm, Threat, find_norm
 
 __all__ = [
     "RECIPES",
@@ -51,6 +51,9 @@ class Ascent:
     steps: int | None = None
     raw: bool = False
     beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", find_norm(self.norm))
 
     def plan(self, eps: float) -> tuple[int, float]:
         """Steps and their size at this eps."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ from torch import nn
 from calipers import models
 from calipers.errors import BadInput, nearest
 from calipers.models import ARCHITECTURES, Classifier
+from calipers.models.training import WEIGHTS, about
 from calipers.threats import Box
 
-__all__ = ["ABOUT", "INITIALISATIONS", "WEIGHTS", "about", "fresh", "initial", "trained_for"]
-
-# What a training leaves behind, and another one starts from.
-WEIGHTS, ABOUT = "weights.safetensors", "train.json"
+__all__ = ["INITIALISATIONS", "begun", "fresh", "initial", "trained_for"]
 
 INITIALISATIONS = ("torch", "glorot")
 
@@ -74,17 +71,16 @@ def _glorot(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def about(folder: Path) -> dict[str, Any]:
-    """The ``train.json`` of an earlier training.
+def begun(init: Path | None) -> dict[str, Any]:
+    """What the ``train.json`` of a training to start from says; nothing for bare weights, or None.
 
     Raises:
-        BadInput: if the folder is not one of a training.
+        BadInput: if nothing is there, or the folder is not one of a training.
     """
-    try:
-        told: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise BadInput(f"training in {folder}", expected=f"its {ABOUT}", got=error) from error
-    return told
+    if init is not None and not init.exists():
+        expected = "the folder of a training, or FILE.safetensors"
+        raise BadInput(f"--init {init}", expected=expected, got="nothing there")
+    return about(init) if init is not None and init.is_dir() else {}
 
 
 def trained_for(init: Path) -> float:
@@ -120,7 +116,7 @@ def initial(
     Raises:
         BadInput: nothing there, or weights that do not fit the architecture, with the first tensors that differ.
     """
-    told = about(init) if init is not None and init.is_dir() else {}
+    told = begun(init)
     known = arch or told.get("arch")
     if known is None:
         raise BadInput("--arch", expected="the network to train", got="none", hint=f"one of {', '.join(ARCHITECTURES)}")
