@@ -97,7 +97,8 @@ def figure4(scale: Scale, bench: Bench = HERE) -> Result:
     # One number for every classifier, over all sources; then the mean and the extremes over the classifiers.
     each = pd.concat([pd.DataFrame(shown.table), pd.DataFrame(shown.arrays["right"])], axis=1)
     mean = each.groupby(["target", "perturbation", "eps"]).mean()
-    table = pd.DataFrame({"mean": mean.mean(axis=1), "min": mean.min(axis=1), "max": mean.max(axis=1)}).reset_index()
+    table = pd.DataFrame({"mean": mean.mean(axis=1), "min": mean.min(axis=1), "max": mean.max(axis=1)})
+    table = table.round(6).reset_index()
     notes = (
         f"{size.models} networks and {size.models} LinearSVC ({models.unfinished} of them stopped at max_iter), "
         f"{size.train} training images each, {size.test} test images for each source.",

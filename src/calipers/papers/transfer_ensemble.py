@@ -72,7 +72,7 @@ def _first(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     z = F.pixel_unshuffle(z, 2).contiguous(memory_format=torch.channels_last)
     z = F.conv2d(z, blocks, bias.repeat(4))
     if torch.is_grad_enabled():
-        largest: Tensor = _LargestOfFour.apply(z)
+        largest: Tensor = _LargestOfFour.apply(z)  # type: ignore[no-untyped-call]
         return largest
     upper, lower = (torch.maximum(*half.chunk(2, 1)) for half in z.chunk(2, 1))
     return torch.maximum(upper, lower).relu_()
@@ -93,7 +93,8 @@ class _LargestOfFour(torch.autograd.Function):
         which, positive = ctx.saved_tensors
         grad = grads[0].permute(0, 2, 3, 1) * positive
         spread = grad.new_zeros(*grad.shape[:3], 4, grad.shape[3])
-        return spread.scatter_(3, which[:, :, :, None], grad[:, :, :, None]).flatten(3).permute(0, 3, 1, 2)
+        to_largest: Tensor = spread.scatter_(3, which[:, :, :, None], grad[:, :, :, None])
+        return to_largest.flatten(3).permute(0, 3, 1, 2)
 
 
 def _pool(z: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def right(weights: Weights, x: Tensor, y: Tensor) -> float:
     """The accuracy on (x, y)."""
     parts = x.contiguous(memory_format=torch.channels_last).split(_CHUNK)
     found = torch.cat([logits(weights, part, quick=True).argmax(1) for part in parts])
-    return float((found == y).float().mean())
+    return float((found == y).double().mean())
 
 
 def stacked_gradient(weights: Weights, x: Tensor, y: Tensor) -> Tensor:

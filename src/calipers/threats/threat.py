@@ -46,7 +46,7 @@ class Threat:
             object.__setattr__(self, "eps", several if len(several) != 1 or isinstance(self.eps, tuple) else several[0])
         given: tuple[Any, ...] = self.ladder
         for eps in given:
-            if not (isinstance(eps, Real) and math.isfinite(eps) and eps > 0):
+            if not (isinstance(eps, Real) and math.isfinite(eps) and float(eps) > 0):
                 raise BadInput(f"eps of the {self.norm} threat", expected="a finite number > 0", got=eps)
         if list(self.ladder) != sorted(set(self.ladder)):
             raise BadInput(f"eps of the {self.norm} threat", expected="ascending values", got=self.eps)
@@ -70,7 +70,8 @@ def radii(eps: object) -> tuple[float, ...]:
         ((0.25,), (0.1, 0.2), True)
     """
     if not isinstance(eps, str):
-        return tuple(eps) if isinstance(eps, Iterable) and getattr(eps, "ndim", 1) else (eps,)  # type: ignore[return-value]
+        several: tuple[Any, ...] = tuple(eps) if isinstance(eps, Iterable) and getattr(eps, "ndim", True) else (eps,)
+        return several
     found = []
     for part in eps.split(","):
         try:
