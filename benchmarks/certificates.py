@@ -97,7 +97,7 @@ def _examples(model: Classifier, count: int) -> tuple[Tensor, Tensor, float]:
 
 def ratios(widths: tuple[int, ...], examples: int = 20, seconds: float = 3.0) -> None:
     """Median of lower / attack's upper on the first correctly classified test images, and seconds for each image."""
-    model = Classifier.of(_fit(_mlp(widths), epochs=8), shape=(1, 28, 28))
+    model = Classifier.of(_fit(_mlp(widths), epochs=5), shape=(1, 28, 28))
     x, y, accuracy = _examples(model, examples)
     print(f"{'-'.join(map(str, widths))}, clean accuracy {accuracy:.3f}, {examples} images")
     for norm in NORMS:
