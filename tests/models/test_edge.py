@@ -54,7 +54,14 @@ def test_what_is_no_model_is_refused_in_a_sentence(name):
 def test_the_same_whatever_it_is_called_with():
     model = Classifier.of(NET, shape=(2,))
     upper, lower = fmn(model, X, Y, Threat("l2")).distance, interval(model, X, Y, "l2").radius
-    for x, y in ((X.numpy(), Y.numpy()), (X.tolist(), Y.tolist()), (X, Y.int()), (X.numpy(), Y.numpy().astype("u1"))):
+    backwards = X.numpy()[:, ::-1].copy()[:, ::-1]
+    for x, y in (
+        (X.numpy(), Y.numpy()),
+        (X.tolist(), Y.tolist()),
+        (backwards, Y.numpy()),
+        (X, Y.int()),
+        (X.numpy(), Y.numpy().astype("u1")),
+    ):
         for net in (model, NET):
             assert torch.equal(fmn(net, x, y, "L_2").distance, upper)
             assert torch.equal(interval(net, x, y, Threat("l2", 0.1)).radius, lower)

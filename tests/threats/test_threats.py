@@ -226,7 +226,8 @@ def test_a_norm_is_understood_however_it_is_written(name, order):
 
 def test_radii_are_understood_however_they_are_given():
     assert Threat("linf", "8/255") == Threat("linf", 8 / 255) == Threat("linf", np.float64(8 / 255))  # type: ignore[arg-type]
-    for several in ("2/255, 0.1", [2 / 255, 0.1], np.array([2 / 255, 0.1])):
+    assert Threat("linf", []).eps is None  # type: ignore[arg-type]
+    for several in ("2/255, 0.1", [2 / 255, 0.1], ["2/255", 0.1], np.array([2 / 255, 0.1])):
         assert Threat("linf", several).ladder == (2 / 255, 0.1)  # type: ignore[arg-type]
 
 

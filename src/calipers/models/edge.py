@@ -120,7 +120,8 @@ def _tensor(what: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values
     try:
-        return torch.as_tensor(np.asarray(values))
+        # A copy: torch takes no array that runs backwards, and warns of one that cannot be written to.
+        return torch.from_numpy(np.array(values))
     except (TypeError, ValueError) as error:
         raise BadInput(what, expected="numbers, in a tensor or an array", got=error) from None
 

@@ -43,7 +43,8 @@ class Threat:
         object.__setattr__(self, "norm", find_norm(self.norm))
         if self.eps is not None:
             several = radii(self.eps)
-            object.__setattr__(self, "eps", several if len(several) != 1 or isinstance(self.eps, tuple) else several[0])
+            one = len(several) == 1 and not isinstance(self.eps, tuple)
+            object.__setattr__(self, "eps", several[0] if one else several or None)
         given: tuple[Any, ...] = self.ladder
         for eps in given:
             if not (isinstance(eps, Real) and math.isfinite(eps) and float(eps) > 0):
@@ -70,8 +71,9 @@ def radii(eps: object) -> tuple[float, ...]:
         ((0.25,), (0.1, 0.2), True)
     """
     if not isinstance(eps, str):
-        several: tuple[Any, ...] = tuple(eps) if isinstance(eps, Iterable) and getattr(eps, "ndim", True) else (eps,)
-        return several
+        if isinstance(eps, Iterable) and getattr(eps, "ndim", 1):
+            return tuple(radius for part in eps for radius in radii(part))
+        return (eps,)  # type: ignore[return-value]
     found = []
     for part in eps.split(","):
         try:
