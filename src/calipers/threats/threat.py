@@ -71,7 +71,7 @@ def radii(eps: object) -> tuple[float, ...]:
         ((0.25,), (0.1, 0.2), True)
     """
     if not isinstance(eps, str):
-        if isinstance(eps, Iterable) and getattr(eps, "ndim", 1):
+        if isinstance(eps, Iterable) and getattr(eps, "ndim", True):
             return tuple(radius for part in eps for radius in radii(part))
         return (eps,)  # type: ignore[return-value]
     found = []
