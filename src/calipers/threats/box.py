@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,15 +53,16 @@ class Box:
 
     def clamp(self, x: Tensor) -> Tensor:
         """The point of the box nearest to ``x``."""
-        lo, hi = self.sides(x)
-        return torch.minimum(torch.maximum(x, lo), hi)
+        if isinstance(self.lo, Tensor) or isinstance(self.hi, Tensor):
+            return x.clamp(*self.sides(x))
+        return x.clamp(self.lo, self.hi)
 
     def contains(self, x: Tensor) -> Tensor:
         r"""Whether each example lies in the box: x (N, \*shape) → bool (N,)."""
         lo, hi = self.sides(x)
         return ((x >= lo) & (x <= hi)).flatten(1).all(1)
 
-    @property
+    @cached_property
     def width(self) -> float:
         """The longest side; ∞ if a side is infinite."""
         return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
@@ -72,8 +74,9 @@ class Box:
             >>> Box(0, 1).scale(torch.zeros(2, 3)), Box(-math.inf, math.inf).scale(torch.tensor([[4.0], [0.5]]))
             (tensor([1., 1.]), tensor([9., 2.]))
         """
-        own = 2 * x.flatten(1).abs().amax(1) + 1
-        return torch.full_like(own, self.width) if self.bounded else own
+        if self.bounded:
+            return torch.full((len(x),), self.width, dtype=x.dtype, device=x.device)
+        return 2 * x.flatten(1).abs().amax(1) + 1
 
     def reach(self, norm: str, d: int) -> float:
         """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.
