@@ -118,7 +118,11 @@ def compare(record: Record, name: str, norm: str, images: int, steps: int, robus
         if record.has(name, norm, images, steps, contender):
             continue
         start = time.perf_counter()
-        left, used = run(x, y, Threat(norm, eps), net)
+        try:
+            left, used = run(x, y, Threat(norm, eps), net)
+        except Exception as error:  # a peer may fail on a network; the others go on
+            print(f"  {contender}: {type(error).__name__}: {error}")
+            continue
         seconds = f"{time.perf_counter() - start:.2f}"
         record.add((name, norm, images, steps, contender, eps, f"{left:.4f}", used, seconds))
 

@@ -151,6 +151,8 @@ def compare(
             failed = int(far.isinf().sum())
             record.add((*key, name, f"{far.median():.4f}", failed, used, f"{seconds:.2f}", _packed(far)))
     rows = record.about(*key)
+    if not rows:
+        return
     found = torch.tensor([[float(d) for d in row["distances"].split()] for row in rows])
     near = (found <= 1.01 * found.amin(0)).double().mean(1)
     print(f"\n{network}, {norm}, {images} MNIST images, {steps} gradients, torch {torch.__version__}")
@@ -165,7 +167,11 @@ def _once(runs: dict[str, Callable[[], tuple[Tensor, str]]]) -> Iterator[tuple[s
     """Each contender once, as it is asked for: a run that is stopped keeps what it has."""
     for name, run in runs.items():
         start = time.perf_counter()
-        answer = run()
+        try:
+            answer = run()
+        except Exception as error:  # a peer may fail on a network; the others go on
+            print(f"  {name}: {type(error).__name__}: {error}")
+            continue
         yield name, (time.perf_counter() - start, answer)
 
 

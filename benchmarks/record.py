@@ -32,7 +32,7 @@ class Record:
             table.writerows(rows)
         for row in rows:
             self.rows.append(dict(zip(self.fields, map(str, row), strict=True)))
-            print(*row, sep="  ", flush=True)
+            print(*(f"{cell!s:.40}" for cell in row), sep="  ", flush=True)
 
     def about(self, *key: object) -> list[dict[str, str]]:
         """The rows about this."""
