@@ -37,6 +37,7 @@ class _Penalty(Steps, ABC):
         rows.z, rows.near = rows.x.clone(), rows.x.clone()
         rows.one, rows.two = torch.zeros_like(rows.x), torch.zeros_like(rows.x)
         rows.round, rows.t = torch.zeros_like(rows.k), torch.zeros_like(rows.k)
+        rows.gained = torch.zeros_like(rows.k, dtype=torch.bool)
         rows.c, rows.plane, rows.pace, rows.held = (torch.zeros_like(rows.eps) for _ in range(4))
         rows.least, rows.then, rows.cheapest = (torch.full_like(rows.eps, torch.inf) for _ in range(3))
 
@@ -44,7 +45,7 @@ class _Penalty(Steps, ABC):
         """A new round from the nearest witness, or from the input itself, for the rows chosen."""
         each = column(which, rows.x)
         rows.z = torch.where(each, rows.near, rows.z)
-        rows.t = torch.where(which, 0, rows.t)
+        rows.t, rows.gained = torch.where(which, 0, rows.t), rows.gained & ~which
         rows.least, rows.then = torch.where(which, torch.inf, rows.least), torch.where(which, torch.inf, rows.then)
         rows.one = torch.where(each, self._at_rest((rows.z - rows.x) / unit), rows.one)
         rows.two = torch.where(each, 0.0, rows.two)
@@ -74,7 +75,7 @@ class _Penalty(Steps, ABC):
         """The nearest witness, and twice the c that holds it: 2δ = c·grad there, as far as both point the same way."""
         far = self._distance(delta)
         nearer = seen.fooled & (far < rows.cheapest)
-        rows.cheapest = torch.where(nearer, far, rows.cheapest)
+        rows.cheapest, rows.gained = torch.where(nearer, far, rows.cheapest), rows.gained | nearer
         rows.near = torch.where(column(nearer, delta), rows.z, rows.near)
         rows.held = torch.where(nearer, 4 * (delta * grad).flatten(1).sum(1) / steep, rows.held)
 
@@ -82,15 +83,16 @@ class _Penalty(Steps, ABC):
         """Whether the cost has not fallen by 0.01 % since the last time it was asked."""
         rows.least = rows.least.minimum(cost)
         if not self.patience:
-            return torch.zeros_like(rows.won)
+            return torch.zeros_like(rows.gained)
         here = rows.t % self.patience == 0
         stalls = here & (rows.least > 0.9999 * rows.then)
         rows.then = torch.where(here, rows.least, rows.then)
         return stalls
 
     def _next_round(self, rows: Rows, over: Tensor, unit: Tensor) -> None:
-        c = torch.where(rows.held > 0, rows.held, 10 * rows.c).clamp_max(1e6)
-        rows.c = torch.where(over, c, rows.c)
+        stiffer = torch.where(rows.cheapest.isinf(), 10 * rows.c, 2 * rows.c)
+        c = torch.where(rows.gained & (rows.held > 0), rows.held, stiffer)
+        rows.c = torch.where(over, c.clamp_max(1e6), rows.c)
         rows.round = rows.round + over
         rows.k = torch.where(rows.round >= self.rounds, self.looks - 2, rows.k)
         # The last look of all is spent where the last round ended.
@@ -167,12 +169,12 @@ def cw(
     r"""Carlini & Wagner, L2: min ‖δ‖₂² + c·max(z_y − max_{j≠y} z_j, 0) by Adam, with a search over c.
 
     c begins at twice what an affine model needs and goes up tenfold until a round of steps/rounds steps has succeeded.
-    From then on a round begins at the nearest witness, with twice the c that holds it there, where 2δ = c·∇loss: with
-    a larger c the minimum near by is the same, only stiffer. The paper bisects c and begins each round at x. A round
-    ends early when its objective has not fallen in a tenth of it. The first rounds step far enough to reach the
-    linearised boundary in a fourth of their length. The box is kept by clipping (the paper's projected gradient
-    descent, Section V.B) where its main text changes variables to tanh, whose gradient is zero at pixels of exactly 0
-    and 1.
+    From then on a round begins at the nearest witness, with twice the c that holds it there, where 2δ = c·∇loss, or
+    with twice the last c if that gained nothing: a larger c has the same minimum near by, only stiffer. The paper
+    bisects c and begins each round at x. A round ends early when its objective has not fallen in a tenth of it. The
+    first rounds step far enough to reach the linearised boundary in a fourth of their length. The box is kept by
+    clipping (the paper's projected gradient descent, Section V.B) where its main text changes variables to tanh, whose
+    gradient is zero at pixels of exactly 0 and 1.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`. The attack always seeks the minimal
