@@ -58,7 +58,7 @@ class _FMN(Steps):
         falling = self.falling(rows, self.length)
         rows.radius = self._radius(rows, seen, 1e-4 + (self.gamma - 1e-4) * falling, name)
         # A step as long as the box is wide is too short far out and too long close by: the radius says how far.
-        widest = box.scale(rows.x) * rows.x[0].numel() ** {"l2": 0.5, "l1": 1.0}.get(name, 0.0)
+        widest = box.span(rows.x, name)
         length = (0.01 + 0.99 * falling) * (widest if name == "l0" else rows.radius.minimum(widest)) * _SHARE[name]
         ahead = rows.z + column(length, rows.z) * steepest(seen.grad, "linf" if name == "linf" else "l2")
         rows.z = project(ahead, rows.x, rows.radius, name, box)

@@ -78,6 +78,16 @@ class Box:
             return torch.full((len(x),), self.width, dtype=x.dtype, device=x.device)
         return 2 * x.flatten(1).abs().amax(1) + 1
 
+    def span(self, x: Tensor, norm: str) -> Tensor:
+        """How long a step is that moves every coordinate by :meth:`scale`, in a norm, shape (N,); in L0 the scale itself.
+
+        Example:
+            >>> Box(0, 1).span(torch.zeros(1, 4), "l2")
+            tensor([2.])
+        """
+        powers = {"l2": 0.5, "l1": 1.0}
+        return self.scale(x) * x[0].numel() ** powers.get(norm, 0.0)
+
     def reach(self, norm: str, d: int) -> float:
         """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.
 
