@@ -79,7 +79,7 @@ class Box:
         return 2 * x.flatten(1).abs().amax(1) + 1
 
     def span(self, x: Tensor, norm: str) -> Tensor:
-        """How long a step is that moves every coordinate by :meth:`scale`, in a norm, shape (N,); in L0 the scale itself.
+        """How long a step is that moves every coordinate by :meth:`scale`, shape (N,); in L0 the scale itself.
 
         Example:
             >>> Box(0, 1).span(torch.zeros(1, 4), "l2")
