@@ -7,8 +7,8 @@ them; without it the tables of that network are left out.
 import sys
 from importlib import import_module
 
-NAMES = ("pgd", "minimal", "audit", "svm_path", "training", "defences", "certificates")
-ON_ROBUST = ("pgd", "minimal")
+NAMES = ("pgd", "minimal", "fixed", "audit", "svm_path", "training", "defences", "certificates")
+ON_ROBUST = ("pgd", "minimal", "fixed")
 
 robust = next((word for word in sys.argv[1:] if word.endswith(".safetensors")), None)
 for name in [word for word in sys.argv[1:] if word != robust] or NAMES:

@@ -7,17 +7,15 @@ torchattacks' attacks with the published parameters, each run on what the ones b
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import correct, robust_cnn, undefended_cnn
+from benchmarks.networks import correct, named
+from benchmarks.record import Record
 from calipers.attacks import auto, reference
 from calipers.models import Classifier
 from calipers.threats import Threat
@@ -25,8 +23,10 @@ from calipers.threats import Threat
 __all__ = ["main", "plot"]
 
 EPS = 0.3
-TABLE = Path(__file__).with_name("ensembles.csv")
-FIELDS = ("network", "images", "contender", "stage", "robust", "seconds", "forwards", "gradients")
+FIELDS = ("network", "images", "contender", "first", "stage", "robust", "seconds", "forwards", "gradients")
+
+# How many images a contender is given at once; ``auto`` gets all of them, because it compares examples.
+BLOCK = 100
 
 Row = tuple[str, float, float, int, int]
 
@@ -128,67 +128,89 @@ CONTENDERS = {
 }
 
 
-def _network(name: str) -> nn.Module:
-    """The undefended network, or the robust one whose weights (arch mnist-cnn) $CALIPERS_ROBUST names."""
-    return undefended_cnn() if name == "undefended" else robust_cnn(os.environ["CALIPERS_ROBUST"])
-
-
-@contextmanager
-def _frozen(net: nn.Module) -> Iterator[None]:
-    """No gradients of weights: peers need not pay for what they do not use."""
-    for p in net.parameters():
-        p.requires_grad_(False)
-    yield
-
-
 def main(network: str = "undefended", images: int = 200, only: str = "") -> None:
-    """Run the contenders whose name contains ``only``; append a row for every stage to ensembles.csv."""
-    net = _network(network)
+    """Run the contenders whose name contains ``only``, a block of images at a time; what ensembles.csv has is not run.
+
+    The weights of the robust network (arch mnist-cnn) are in the file that $CALIPERS_ROBUST names. The rows of a block
+    are written when it is done: costs are counted from its first image on.
+    """
+    net, record = named(network, os.environ.get("CALIPERS_ROBUST")), Record("ensembles.csv", FIELDS)
     x, y = correct(net, images)
-    new = not TABLE.exists()
-    with _frozen(net), TABLE.open("a", newline="") as file:
-        table = csv.writer(file)
-        if new:
-            table.writerow(FIELDS)
-        for name, run in CONTENDERS.items():
-            if only in name:
-                for stage, robust, seconds, forwards, gradients in run(net, x, y):
-                    row = (network, images, name, stage, f"{robust:.4f}", f"{seconds:.2f}", forwards, gradients)
-                    table.writerow(row)
-                    file.flush()
-                    print(*row, sep="  ")
+    with torch.no_grad():
+        net(x[:BLOCK])  # the first call of a process is slow
+    for name, run in CONTENDERS.items():
+        size = images if name == "calipers auto" else BLOCK
+        for first in range(0, images, size):
+            if only not in name or record.has(network, images, name, first):
+                continue
+            some = slice(first, first + size)
+            record.add(
+                *(
+                    (network, images, name, first, stage, f"{robust:.4f}", f"{seconds:.2f}", forwards, gradients)
+                    for stage, robust, seconds, forwards, gradients in run(net, x[some], y[some])
+                )
+            )
+    total = totals(network, images)
+    print(f"\n{network}, {images} images, L-infinity, eps {EPS}, torch {torch.__version__}")
+    print("| | robust accuracy | seconds | forwards | gradients |\n|---|---|---|---|---|")
+    for name, rows in total.items():
+        _, robust, seconds, forwards, gradients = rows[-1]
+        print(f"| {name} | {robust:.1%} | {seconds:.1f} | {forwards:,} | {gradients:,} |")
+
+
+def totals(network: str, images: int) -> dict[str, list[Row]]:
+    """For each contender that is done with all its blocks, what each stage left and had cost, the blocks together."""
+    rows, found = Record("ensembles.csv", FIELDS).about(network, images), {}
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        blocks: dict[int, list[Row]] = {}
+        for row in rows:
+            if row["contender"] == name:
+                costs = (float(row["robust"]), float(row["seconds"]), int(row["forwards"]), int(row["gradients"]))
+                blocks.setdefault(int(row["first"]), []).append((row["stage"], *costs))
+        size = images if name == "calipers auto" else BLOCK
+        if len(blocks) < -(-images // size):
+            print(f"  {name}: {len(blocks)} of {-(-images // size)} blocks done")
+            continue
+        share = {first: min(size, images - first) / images for first in blocks}
+        # A block in which nothing stands any more has fewer stages: its last one holds on.
+        longest = max(blocks.values(), key=len)
+        found[name] = [
+            (
+                stage[0],
+                sum(share[first] * part[min(i, len(part) - 1)][1] for first, part in blocks.items()),
+                sum(part[min(i, len(part) - 1)][2] for part in blocks.values()),
+                sum(part[min(i, len(part) - 1)][3] for part in blocks.values()),
+                sum(part[min(i, len(part) - 1)][4] for part in blocks.values()),
+            )
+            for i, stage in enumerate(longest)
+        ]
+    return found
 
 
 def plot(images: int = 200) -> None:
     """Robust accuracy against seconds and evaluations, from ensembles.csv, as ensembles.svg."""
     import matplotlib.pyplot as plt
-    import pandas as pd
 
-    rows = pd.read_csv(TABLE)
-    networks = [n for n in ("undefended", "robust") if n in set(rows.network)]
-    figure, axes = plt.subplots(len(networks), 2, figsize=(10, 3.6 * len(networks)), squeeze=False)
-    rows["evaluations"] = rows.forwards + 2 * rows.gradients
-    for line, network in zip(axes, networks, strict=True):
+    measured = {network: totals(network, images) for network in ("undefended", "robust")}
+    measured = {network: total for network, total in measured.items() if total}
+    figure, axes = plt.subplots(len(measured), 2, figsize=(10, 3.6 * len(measured)), squeeze=False)
+    for line, (network, total) in zip(axes, measured.items(), strict=True):
         for axis, cost in zip(line, ("seconds", "evaluations"), strict=True):
-            for number, name in enumerate(CONTENDERS):
-                some = rows[(rows.network == network) & (rows.contender == name)]
-                some = some[some.images == some.images.max()]
-                if some.empty:
-                    continue
-                cheap = max(float(some[cost].min()) / 2, 1e-3)
+            for number, (name, rows) in enumerate(total.items()):
+                spent = [row[2] if cost == "seconds" else row[3] + 2 * row[4] for row in rows]
                 look = {"where": "post", "marker": "o", "markersize": 3, "color": f"C{number}", "label": name}
-                axis.step([cheap, *some[cost]], [1.0, *some.robust], **look)
+                axis.step([max(min(spent) / 2, 1e-3), *spent], [1.0, *(row[1] for row in rows)], **look)
             axis.set(xscale="log", xlabel=cost, ylabel=f"robust accuracy, {network}")
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(TABLE.with_suffix(".svg"))
+    figure.savefig(Record("ensembles.csv", FIELDS).path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
     import sys
 
     words = sys.argv[1:]
-    if words[0] == "plot":
-        plot()
+    if words[:1] == ["plot"]:
+        plot(*map(int, words[1:]))
     else:
-        main(words[0], int(words[1]), words[2] if len(words) > 2 else "")
+        main(*words[:1], *map(int, words[1:2]), *words[2:])

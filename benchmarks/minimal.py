@@ -6,20 +6,25 @@ count as infinite in the median, whatever the library says of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import correct, mlp, robust_cnn, undefended_cnn
+from benchmarks.networks import correct, named, networks
+from benchmarks.record import Record
 from benchmarks.timing import race
 from calipers import attacks
 from calipers.models import Classifier
 from calipers.threats import Threat, distance, norm_of
 
 __all__ = ["main"]
+
+FIELDS = ("network", "norm", "images", "steps", "contender", "median", "failed", "gradients", "seconds", "distances")
 
 Peer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -104,47 +109,95 @@ def _own(
     return found.distance, f"{found.gradients.double().mean():.0f}"
 
 
-def _foreign(peer: Peer, net: nn.Module, x: Tensor, y: Tensor, norm: str) -> tuple[Tensor, str]:
+def _foreign(peer: Peer, model: Classifier, x: Tensor, y: Tensor, norm: str) -> tuple[Tensor, str]:
+    net = model.module
     z = peer(net, x, y).detach()
     with torch.no_grad():
         fooled = (net(z).argmax(1) != y) & ((z >= 0) & (z <= 1)).flatten(1).all(1)
     return torch.where(fooled, distance(x, z, norm), torch.inf), ""
 
 
-def compare(net: nn.Module, x: Tensor, y: Tensor, norm: str, steps: int, repeats: int = 1, only: str = "") -> None:
-    """Print one table: the attacks of the norm (``only``: of these names), ours first, then the installed peers."""
-    model = Classifier.of(net, shape=tuple(x.shape[1:]))
-    runs: dict[str, Callable[[], tuple[Tensor, str]]] = {}
-    for name, attack in _ours(norm, steps).items():
-        runs[f"calipers {name}"] = partial(_own, attack, model, x, y, norm)
+def _contenders(norm: str, steps: int) -> dict[str, Callable[..., tuple[Tensor, str]]]:
+    runs: dict[str, Callable[..., tuple[Tensor, str]]] = {
+        f"calipers {name}": partial(_own, attack) for name, attack in _ours(norm, steps).items()
+    }
     for package, make in (("adv-lib", _adv_lib), ("foolbox", _foolbox), ("torchattacks", _torchattacks)):
         try:
             label, peers = f"{package} {version(package)}", make(norm, steps)
         except ImportError as missing:
             print(f"  {package}: left out ({missing})")
             continue
-        runs |= {f"{label} {name}": partial(_foreign, peer, net, x, y, norm) for name, peer in peers.items()}
+        runs |= {f"{label} {name}": partial(_foreign, peer) for name, peer in peers.items()}
+    return runs
+
+
+def compare(
+    record: Record, network: str, norm: str, images: int, steps: int, only: str, repeats: int, robust: str | None
+) -> None:
+    """The contenders of one network and norm that have no row yet (``only``: of these names), then the table.
+
+    With ``repeats`` they run interleaved after a warm-up, and the seconds are medians; without, once each.
+    """
+    key = (network, norm, images, steps)
+    runs = {name: run for name, run in _contenders(norm, steps).items() if not record.has(*key, name)}
     if only:
-        runs = {name: run for name, run in runs.items() if any(f"{name} ".count(f" {one} ") for one in only.split())}
-    rows = [(name, far, used, seconds) for name, (seconds, (far, used)) in race(runs, repeats).items()]
-    best = torch.stack([far for _, far, _, _ in rows]).amin(0)
-    print(f"{'':45}{'median':>9}{'mean':>9}{'failed':>8}{'nearest':>9}{'gradients':>11}{'seconds':>9}")
-    for name, far, gradients, seconds in rows:
-        failed, near = int(far.isinf().sum()), float((far <= 1.01 * best).double().mean())
-        mean = float(far[far.isfinite()].mean()) if failed < len(far) else float("inf")
-        print(f"{name:45}{far.median():9.4f}{mean:9.4f}{failed:8d}{near:9.0%}{gradients:>11}{seconds:9.2f}", flush=True)
+        runs = {name: run for name, run in runs.items() if any(name.endswith(f" {one}") for one in only.split())}
+    if runs:
+        net = named(network, robust)
+        x, y = correct(net, images)
+        model = Classifier.of(net, shape=tuple(x.shape[1:]))
+        runs = {name: partial(run, model, x, y, norm) for name, run in runs.items()}
+        for name, (seconds, (far, used)) in race(runs, repeats).items() if repeats else _once(runs):
+            failed = int(far.isinf().sum())
+            record.add((*key, name, f"{far.median():.4f}", failed, used, f"{seconds:.2f}", _packed(far)))
+    rows = record.about(*key)
+    if not rows:
+        return
+    found = torch.tensor([[float(d) for d in row["distances"].split()] for row in rows])
+    near = (found <= 1.01 * found.amin(0)).double().mean(1)
+    print(f"\n{network}, {norm}, {images} MNIST images, {steps} gradients, torch {torch.__version__}")
+    print("| | median | failed | near | gradients | seconds |\n|---|---|---|---|---|---|")
+    for row, share in sorted(zip(rows, near.tolist(), strict=True), key=lambda pair: float(pair[0]["median"])):
+        print(
+            "| {contender} | {median} | {failed} | {share:.0%} | {gradients} | {seconds} |".format(**row, share=share)
+        )
 
 
-def main(robust: str | None = None, examples: int = 100, steps: int = 100, norms: str = "linf l2 l1 l0") -> None:
-    """Print a table for every network and norm; ``nearest``: the share within 1 % of the nearest witness of all."""
-    networks: dict[str, Callable[[], nn.Module]] = {"mlp 784-64-10": mlp, "undefended cnn": undefended_cnn}
-    if robust:
-        networks["adversarially trained cnn"] = partial(robust_cnn, robust)
-    for title, make in networks.items():
-        net = make()
-        for parameter in net.parameters():
-            parameter.requires_grad_(False)
-        x, y = correct(net, examples)
-        for norm in norms.split():
-            print(f"\n{title}, {norm}, {len(x)} MNIST images, {steps} steps, torch {torch.__version__}")
-            compare(net, x, y, norm, steps)
+def _once(runs: dict[str, Callable[[], tuple[Tensor, str]]]) -> Iterator[tuple[str, tuple[float, tuple[Tensor, str]]]]:
+    """Each contender once, as it is asked for: a run that is stopped keeps what it has."""
+    for name, run in runs.items():
+        start = time.perf_counter()
+        try:
+            answer = run()
+        except Exception as error:  # a peer may fail on a network; the others go on
+            print(f"  {name}: {type(error).__name__}: {error}")
+            continue
+        yield name, (time.perf_counter() - start, answer)
+
+
+def _packed(far: Tensor) -> str:
+    """Distances to five digits in one cell: who comes near depends on all contenders, also later ones."""
+    return " ".join(f"{d:.5g}" for d in far.tolist())
+
+
+def main(robust: str | None = None, words: list[str] | None = None) -> None:
+    """Tables for every network and norm asked for; rows go to minimal.csv, and what is there is not run again."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.minimal", description=main.__doc__)
+    parser.add_argument("robust", nargs="?", default=robust, help="weights of an adversarially trained mnist-cnn")
+    parser.add_argument("--networks", nargs="+", default=None, help="mlp, undefended, robust")
+    parser.add_argument("--norms", nargs="+", default=["linf", "l2", "l1"])
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--gradients", type=int, default=100)
+    parser.add_argument("--only", default="", help="names of attacks, of whatever package")
+    parser.add_argument("--repeats", type=int, default=0, help="for the seconds: interleaved, after a warm-up")
+    asked = parser.parse_args(words or [])
+    record = Record("minimal.csv", FIELDS)
+    for name in asked.networks or networks(asked.robust):
+        for norm in asked.norms:
+            compare(record, name, norm, asked.images, asked.gradients, asked.only, asked.repeats, asked.robust)
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(words=sys.argv[1:])

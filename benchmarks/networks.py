@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from calipers.data import load
 from calipers.models import ARCHITECTURES
 
-__all__ = ["correct", "mlp", "robust_cnn", "undefended_cnn"]
+__all__ = ["correct", "mlp", "named", "networks", "robust_cnn", "undefended_cnn"]
 
 undefended_cnn = mnist_cnn
 
@@ -20,6 +20,21 @@ def robust_cnn(file: str) -> nn.Module:
     net = ARCHITECTURES["mnist-cnn"].build()
     net.load_state_dict(load_file(file))
     return net.eval()
+
+
+def networks(robust: str | None) -> list[str]:
+    """The names of the networks there are; the robust one needs a file."""
+    return ["mlp", "undefended", *(["robust"] if robust else [])]
+
+
+def named(name: str, robust: str | None) -> nn.Module:
+    """A network by its name; no gradients of weights: peers need not pay for what they do not use."""
+    if name == "robust" and robust is None:
+        raise SystemExit("the robust network needs its weights: a file that `calipers train --arch mnist-cnn` wrote")
+    net = (
+        {"mlp": mlp, "undefended": undefended_cnn}[name]() if robust is None or name != "robust" else robust_cnn(robust)
+    )
+    return net.requires_grad_(False)
 
 
 def mlp(width: int = 64, images: int = 20000) -> nn.Module:

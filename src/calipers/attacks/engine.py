@@ -19,7 +19,7 @@ from calipers.attacks.radii import Bisection, Ladder, Radii
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
 from calipers.models import Classifier, faster
-from calipers.threats import Threat, distance
+from calipers.threats import Threat, distance, norm
 
 __all__ = ["Ask", "Method", "NoGradient", "Options", "Rows", "Seen", "Steps", "clears", "column", "differentiable",
            "finite", "likely_targets", "run"]  # fmt: skip
@@ -111,11 +111,12 @@ class _Loop:
                 self.watch(rows, seen)
             done, again = self._record(rows, seen)
             # Taken before the step, which is not theirs: what it writes must not depend on the neighbours.
-            anew = self._anew(rows.take(again))
+            anew = self._anew(rows.take(again)) if len(again) else None
             if int(done.sum()) + len(again) < len(rows):
                 self.method.step(self.ask, rows, seen)
             rows.k = rows.k + 1
-            rows.put(again, anew)
+            if anew is not None:
+                rows.put(again, anew)
             rows = self._replace(rows, done, slots)
 
     def _next(self, count: int, slots: int) -> Rows:
@@ -169,27 +170,34 @@ class _Loop:
         """Store what was found; say which slots are done (a mask) and which begin another attempt (their places)."""
         fell = torch.zeros_like(seen.fooled)
         if bool(seen.fooled.any()):
-            at = seen.fooled.nonzero()[:, 0]
+            at = self._nearer(rows, seen.fooled.nonzero()[:, 0])
             far = distance(rows.x[at], rows.z[at], self.ask.threat.norm)
             # A fixed-budget attack's witness counts only inside the ball it was asked for.
             nearer = (far < rows.best[at]) & (far <= rows.asked[at])
             at, far = at[nearer], far[nearer]
             rows.best[at], fell[at] = far, not self.method.minimal
             self.distance[rows.row[at]], self.adversarial[rows.row[at]] = far, rows.z[at]
-        level, restart = rows.attempt // self.ask.restarts, rows.attempt % self.ask.restarts
-        over = fell | ((rows.k + 1 >= self.method.looks) & (restart + 1 >= self.ask.restarts))
         ended = fell | (rows.k + 1 >= self.method.looks)
+        if not bool(ended.any()):
+            return ended, rows.row[:0]
+        level, restart = rows.attempt // self.ask.restarts, rows.attempt % self.ask.restarts
+        over = fell | (ended & (restart + 1 >= self.ask.restarts))
         asked, low, last = self.radii.next(rows, level, fell)
         rows.asked, rows.low = torch.where(over, asked, rows.asked), torch.where(over, low, rows.low)
         rows.attempt = torch.where(over, (level + 1) * self.ask.restarts, rows.attempt + ended)
         done = over & last
         return done, (ended & ~done).nonzero()[:, 0]
 
+    def _nearer(self, rows: Rows, at: Tensor) -> Tensor:
+        """Of these slots those that may be nearer than their best witness, as far as the dtype's rounding can tell."""
+        rough = norm(rows.z[at] - rows.x[at], self.ask.threat.norm)
+        slack = 1 + 4 * rows.x[0].numel() * torch.finfo(rough.dtype).eps
+        return at[rough <= slack * rows.best[at]]
+
     def _anew(self, rows: Rows) -> Rows:
         """These slots at the start of their next attempt: another restart, or another radius."""
-        if len(rows):
-            rows.k, rows.eps = torch.zeros_like(rows.k), rows.asked.to(rows.x.dtype)
-            self.method.start(self.ask, rows)
+        rows.k, rows.eps = torch.zeros_like(rows.k), rows.asked.to(rows.x.dtype)
+        self.method.start(self.ask, rows)
         return rows
 
     def _replace(self, rows: Rows, done: Tensor, slots: int) -> Rows:

@@ -33,7 +33,9 @@ class _FAB(Steps):
         if bool(first.all()):
             rows.z = rows.x.clone()
             return
-        reach = rows.best.clamp_max(ask.model.box.reach(ask.threat.norm, rows.x[0].numel())).to(rows.x.dtype)
+        # Where there is no witness yet, and the box may be infinite, a length typical of x stands in for it.
+        span = ask.model.box.span(rows.x, ask.threat.norm)
+        reach = torch.where(rows.best.isinf(), span, rows.best.to(rows.x.dtype))
         around = sample(rows.x, reach / 2, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
         rows.z = torch.where(column(first, rows.x), rows.x, around)
 

@@ -8,6 +8,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from calipers.attacks.losses import margin
 from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
@@ -21,34 +22,55 @@ __all__ = ["fmn"]
 
 # The longest step over the radius; in L0 the radius counts coordinates and the box alone gives a length.
 _SHARE: dict[Norm, float] = {"linf": 0.5, "l2": 2.0, "l1": 1.0, "l0": 1.0}
-_INVERSE: dict[Norm, float] = {"linf": 0.0, "l2": 0.5, "l1": 1.0, "l0": 0.0}
 
 
 @dataclass(frozen=True)
 class _FMN(Steps):
+    """Legs of equal length, each from the input: the first to any class, the others to classes no witness is in yet."""
+
     gamma: float = 0.05
+    legs: int = 1
+
+    @property
+    def length(self) -> int:
+        """Steps of a leg; the last has what is left."""
+        return math.ceil(self.steps / self.legs)
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        rows.z = rows.x.clone()
-        rows.radius = torch.full_like(rows.eps, math.inf)
+        rows.z, every = rows.x.clone(), torch.ones_like(rows.k, dtype=torch.bool)
+        if bool((rows.attempt > 0).any()):
+            self._aim(rows, every)
+            return
+        rows.far, rows.radius = every, torch.full_like(rows.eps, math.inf)
+        rows.tried = one_hot(rows.y, ask.model.classes).bool()
+
+    def _aim(self, rows: Rows, which: Tensor) -> None:
+        """A new leg from the input, for the rows chosen, to the likeliest class that has had none and no witness."""
+        likeliest = rows.clean.masked_fill(rows.tried, -torch.inf).argmax(1)
+        rows.z = torch.where(column(which, rows.x), rows.x, rows.z)
+        rows.target = torch.where(which, torch.where(rows.tried.all(1), -1, likeliest), rows.target)
+        rows.tried = rows.tried | (which[:, None] & one_hot(likeliest, rows.tried.shape[1]).bool())
+        rows.far = rows.far | which
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         name, box = ask.threat.norm, ask.model.box
-        falling = self.falling(rows)
-        gamma = 1e-4 + (self.gamma - 1e-4) * falling
-        rows.radius = self._radius(rows, seen, gamma, name)
+        rows.tried = rows.tried.scatter(1, seen.logits.argmax(1, keepdim=True), True)
+        falling = self.falling(rows, self.length)
+        rows.radius = self._radius(rows, seen, 1e-4 + (self.gamma - 1e-4) * falling, name)
         # A step as long as the box is wide is too short far out and too long close by: the radius says how far.
-        widest = box.scale(rows.x) * (rows.x[0].numel() ** _INVERSE[name])
+        widest = box.span(rows.x, name)
         length = (0.01 + 0.99 * falling) * (widest if name == "l0" else rows.radius.minimum(widest)) * _SHARE[name]
         ahead = rows.z + column(length, rows.z) * steepest(seen.grad, "linf" if name == "linf" else "l2")
         rows.z = project(ahead, rows.x, rows.radius, name, box)
+        over = ((rows.k + 1) % self.length == 0) & (rows.k + 1 < self.steps)
+        if bool(over.any()):
+            self._aim(rows, over)
 
     def _radius(self, rows: Rows, seen: Seen, gamma: Tensor, name: Norm) -> Tensor:
-        """Grow while the model holds, shrink while it is fooled; before the first success go where the plane is."""
+        """Grow while the model holds, shrink while it is fooled; before a leg's first success go where the plane is."""
         best = rows.best.to(rows.x.dtype)
         now = norm(rows.z - rows.x, name)
         if name == "l0":
-            slope = seen.grad.flatten(1).abs().amax(1)
             smaller = torch.minimum(rows.radius - 1, (rows.radius * (1 - gamma)).floor()).minimum(best - 1).clamp_min(1)
             larger = torch.maximum(rows.radius + 1, (rows.radius * (1 + gamma)).floor())
             jump = now + 1
@@ -58,8 +80,8 @@ class _FMN(Steps):
             larger = rows.radius * (1 + gamma)
             # A little farther than the linearised boundary, or an affine model is never crossed.
             jump = (now + seen.value.neg().clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)) * (1 + gamma)
-        never = rows.best.isinf()
-        return torch.where(never, jump, torch.where(seen.fooled, smaller, larger))
+        rows.far = rows.far & ~seen.fooled
+        return torch.where(rows.far, jump.minimum(best), torch.where(seen.fooled, smaller, larger))
 
 
 @public
@@ -70,7 +92,8 @@ def fmn(
     threat: Threat,
     *,
     steps: int = 100,
-    gamma: float = 0.05,
+    gamma: float | None = None,
+    legs: int | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     r"""Fast minimum-norm attack: min ‖δ‖_p subject to argmax f(x + δ) ≠ y, in all four norms.
@@ -80,13 +103,18 @@ def fmn(
     linearised boundary lies. γ and α fall along a cosine.
 
     Differs from the paper: α falls from a multiple of the radius (½ in L∞, 2 in L2, 1 in L1) instead of from a fixed
-    length, and in L∞ the step is α·sign(g). On an adversarially trained network the paper's step ends much farther out.
+    length, and in L∞ the step is α·sign(g): on an adversarially trained network the paper's step ends much farther out.
+    The steps are spent in legs, each from x: the first goes to any class, as in the paper, each other one to the
+    likeliest class that no witness is in yet: on a shallow network more steps toward the wrong class gain nothing.
+    So restarts go on to further classes.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`. The attack always seeks the minimal
             distortion; with an eps, witnesses beyond it do not count.
-        steps: gradient steps.
-        gamma: the first relative change of the radius; 0.05 in the paper.
+        steps: gradient steps, of all legs together.
+        gamma: the first relative change of the radius, 0.05 in the paper; by default 10 over the steps of a leg,
+            between 0.05 and 0.3, so that a short leg can shrink as far; 0.05 in L0.
+        legs: by default three, if there are so many other classes and 25 steps for each; one in L0.
 
     Source: "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints" (Pintor, Roli, Brendel & Biggio
     2021), Algorithm 1.
@@ -99,6 +127,13 @@ def fmn(
         >>> round(fmn(model, x, torch.tensor([0]), Threat("linf")).distance.item(), 2)
         0.25
     """
-    if steps < 1:
-        raise BadInput("steps of FMN", expected="at least 1", got=steps)
-    return attack(_FMN(margin, steps, minimal=True, gamma=gamma), model, x, y, threat, **options)
+    sparse = threat.norm == "l0"
+    if legs is None:
+        legs = 1 if sparse else max(min(3, model.classes - 1, steps // 25), 1)
+    if legs < 1 or steps < legs:
+        raise BadInput("steps and legs of FMN", expected="steps >= legs >= 1", got=f"{steps} and {legs}")
+    if gamma is None:
+        gamma = 0.05 if sparse else min(max(10 * legs / steps, 0.05), 0.3)
+    if not 0 < gamma < 1:
+        raise BadInput("gamma of FMN", expected="a number between 0 and 1", got=gamma)
+    return attack(_FMN(margin, steps, minimal=True, gamma=gamma, legs=legs), model, x, y, threat, **options)

@@ -171,9 +171,10 @@ class Steps:
         """One a step."""
         return self.steps
 
-    def falling(self, rows: Rows) -> Tensor:
-        """A cosine from 1 at the first look to 0 at the last, shape (N,)."""
-        share = (rows.k / self.steps).clamp_max(1).to(rows.x.dtype)
+    def falling(self, rows: Rows, period: int | None = None) -> Tensor:
+        """A cosine from 1 at the first step toward 0 at the last, of all or of every ``period``, shape (N,)."""
+        steps = period or self.steps
+        share = (rows.k % steps / steps).to(rows.x.dtype)
         return (1 + (math.pi * share).cos()) / 2
 
 

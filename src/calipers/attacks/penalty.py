@@ -34,23 +34,21 @@ class _Penalty(Steps, ABC):
         return self.steps // self.rounds
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        rows.c = torch.ones_like(rows.eps)
-        rows.c_low, rows.c_high = torch.zeros_like(rows.c), torch.full_like(rows.c, torch.inf)
-        rows.round, rows.plane = torch.zeros_like(rows.k), torch.ones_like(rows.c)
-        self._begin(rows, torch.ones_like(rows.k, dtype=torch.bool))
+        rows.z, rows.near = rows.x.clone(), rows.x.clone()
+        rows.one, rows.two = torch.zeros_like(rows.x), torch.zeros_like(rows.x)
+        rows.round, rows.t = torch.zeros_like(rows.k), torch.zeros_like(rows.k)
+        rows.gained = torch.zeros_like(rows.k, dtype=torch.bool)
+        rows.c, rows.plane, rows.pace, rows.held = (torch.zeros_like(rows.eps) for _ in range(4))
+        rows.least, rows.then, rows.cheapest = (torch.full_like(rows.eps, torch.inf) for _ in range(3))
 
-    def _begin(self, rows: Rows, which: Tensor) -> None:
-        """A new round from the input itself, for the rows chosen; others are left as they are."""
-        rows.z = torch.where(column(which, rows.x), rows.x, rows.z)
-        if bool(which.all()):
-            rows.t, rows.won = torch.zeros_like(rows.k), torch.zeros_like(which)
-            rows.least, rows.then = torch.full_like(rows.c, torch.inf), torch.full_like(rows.c, torch.inf)
-            rows.one, rows.two = torch.zeros_like(rows.x), torch.zeros_like(rows.x)
-            return
-        rows.t, rows.won = torch.where(which, 0, rows.t), rows.won & ~which
+    def _begin(self, rows: Rows, which: Tensor, unit: Tensor) -> None:
+        """A new round from the nearest witness, or from the input itself, for the rows chosen."""
+        each = column(which, rows.x)
+        rows.z = torch.where(each, rows.near, rows.z)
+        rows.t, rows.gained = torch.where(which, 0, rows.t), rows.gained & ~which
         rows.least, rows.then = torch.where(which, torch.inf, rows.least), torch.where(which, torch.inf, rows.then)
-        rows.one = torch.where(column(which, rows.x), 0.0, rows.one)
-        rows.two = torch.where(column(which, rows.x), 0.0, rows.two)
+        rows.one = torch.where(each, self._at_rest((rows.z - rows.x) / unit), rows.one)
+        rows.two = torch.where(each, 0.0, rows.two)
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         unit = column(ask.model.box.scale(rows.x), rows.x)
@@ -61,37 +59,51 @@ class _Penalty(Steps, ABC):
         steep = grad.square().flatten(1).sum(1).clamp_min(torch.finfo(rows.c.dtype).tiny)
         rows.c = torch.where(rows.k == 0, (4 * away / steep).clamp_max(1e6), rows.c)
         rows.plane = torch.where(rows.k == 0, away / steep.sqrt(), rows.plane)
+        # Where every coordinate moves alike, a fourth of a round at this pace reaches the linearised boundary.
+        reach = away / grad.abs().flatten(1).sum(1).clamp_min(torch.finfo(rows.c.dtype).tiny)
+        rows.pace = torch.where(rows.k == 0, (4 * reach / self.length).clamp_max(1), rows.pace)
+        self._keep(rows, seen, delta, grad, steep)
         slope = 2 * delta - torch.where(column(seen.fooled, delta), 0.0, column(rows.c, delta) * grad)
-        rows.won, rows.t = rows.won | seen.fooled, rows.t + 1
+        rows.t = rows.t + 1
         cost = self._distance(delta) + rows.c * away
         over = (rows.t >= self.length) | self._stalls(rows, cost)
         self._descend(rows, delta, slope, unit, ask.model.box)
         if bool(over.any()):
-            self._next_round(rows, over)
+            self._next_round(rows, over, unit)
+
+    def _keep(self, rows: Rows, seen: Seen, delta: Tensor, grad: Tensor, steep: Tensor) -> None:
+        """The nearest witness, and twice the c that holds it: 2δ = c·grad there, as far as both point the same way."""
+        far = self._distance(delta)
+        nearer = seen.fooled & (far < rows.cheapest)
+        rows.cheapest, rows.gained = torch.where(nearer, far, rows.cheapest), rows.gained | nearer
+        rows.near = torch.where(column(nearer, delta), rows.z, rows.near)
+        rows.held = torch.where(nearer, 4 * (delta * grad).flatten(1).sum(1) / steep, rows.held)
 
     def _stalls(self, rows: Rows, cost: Tensor) -> Tensor:
         """Whether the cost has not fallen by 0.01 % since the last time it was asked."""
         rows.least = rows.least.minimum(cost)
         if not self.patience:
-            return torch.zeros_like(rows.won)
+            return torch.zeros_like(rows.gained)
         here = rows.t % self.patience == 0
         stalls = here & (rows.least > 0.9999 * rows.then)
         rows.then = torch.where(here, rows.least, rows.then)
         return stalls
 
-    def _next_round(self, rows: Rows, over: Tensor) -> None:
-        rows.c_high = torch.where(over & rows.won, rows.c_high.minimum(rows.c), rows.c_high)
-        rows.c_low = torch.where(over & ~rows.won, rows.c_low.maximum(rows.c), rows.c_low)
-        open_ = torch.where(rows.c_high.isinf(), 10 * rows.c, rows.c / 10)
-        bracketed = (rows.c_low > 0) & rows.c_high.isfinite()
-        rows.c = torch.where(over, torch.where(bracketed, (rows.c_low * rows.c_high).sqrt(), open_), rows.c)
+    def _next_round(self, rows: Rows, over: Tensor, unit: Tensor) -> None:
+        stiffer = torch.where(rows.cheapest.isinf(), 10 * rows.c, 2 * rows.c)
+        c = torch.where(rows.gained & (rows.held > 0), rows.held, stiffer)
+        rows.c = torch.where(over, c.clamp_max(1e6), rows.c)
         rows.round = rows.round + over
         rows.k = torch.where(rows.round >= self.rounds, self.looks - 2, rows.k)
         # The last look of all is spent where the last round ended.
-        self._begin(rows, over & (rows.round < self.rounds))
+        self._begin(rows, over & (rows.round < self.rounds), unit)
 
     def _distance(self, delta: Tensor) -> Tensor:
         return delta.square().flatten(1).sum(1)
+
+    @abstractmethod
+    def _at_rest(self, delta: Tensor) -> Tensor:
+        """What ``rows.one`` is at δ before anything has moved."""
 
     @abstractmethod
     def _descend(self, rows: Rows, delta: Tensor, slope: Tensor, unit: Tensor, box: Box) -> None:
@@ -101,13 +113,19 @@ class _Penalty(Steps, ABC):
 class _CW(_Penalty):
     """Adam, and a clip to the box after every step."""
 
+    def _at_rest(self, delta: Tensor) -> Tensor:
+        return torch.zeros_like(delta)
+
     def _descend(self, rows: Rows, delta: Tensor, slope: Tensor, unit: Tensor, box: Box) -> None:
         # Adam moves every coordinate alike: at most a tenth of what the nearest witness moved them, in the mean; before
         # there is one, as far as the linearised boundary.
         far = torch.where(rows.best.isinf(), 10 * rows.plane * unit.flatten(), rows.best.to(rows.c.dtype))
         usual = far / delta[0].numel() ** 0.5
         rest = (1 - rows.t / self.length).clamp_min(0.01).to(rows.c.dtype)
-        size = column(rest * self.step_size * unit.flatten().minimum(10 * usual), delta)
+        pace = (self.step_size * unit.flatten().minimum(10 * usual)).maximum(
+            torch.where(rows.best.isinf(), rows.pace * unit.flatten(), 0.0)
+        )
+        size = column(rest * pace, delta)
         rows.one = 0.9 * rows.one + 0.1 * slope
         rows.two = 0.999 * rows.two + 0.001 * slope.square()
         first = rows.one / column(1 - 0.9 ** rows.t.to(rows.c.dtype), slope)
@@ -120,6 +138,9 @@ class _EAD(_Penalty):
     """FISTA: a gradient step, soft thresholding by β, a clip to the box, and momentum; ``one`` is the last iterate."""
 
     beta: float = 1e-2
+
+    def _at_rest(self, delta: Tensor) -> Tensor:
+        return delta
 
     def _distance(self, delta: Tensor) -> Tensor:
         return super()._distance(delta) + self.beta * delta.flatten(1).abs().sum(1)
@@ -142,22 +163,26 @@ def cw(
     threat: Threat,
     *,
     steps: int = 9000,
-    rounds: int = 9,
+    rounds: int | None = None,
     step_size: float = 0.01,
     **options: Unpack[Options],
 ) -> AttackResult:
     r"""Carlini & Wagner, L2: min ‖δ‖₂² + c·max(z_y − max_{j≠y} z_j, 0) by Adam, with a search over c.
 
-    c begins at twice what an affine model needs, goes up or down tenfold until one round of steps/rounds steps has
-    failed and one succeeded, and is the geometric mean of such two from then on. A round ends early when its objective
-    has not fallen in a tenth of it. The box is kept by clipping (the paper's projected gradient descent,
-    Section V.B) where its main text changes variables to tanh, whose gradient is zero at pixels of exactly 0 and 1.
+    c begins at twice what an affine model needs and goes up tenfold until a round of steps/rounds steps has succeeded.
+    From then on a round begins at the nearest witness, with twice the c that holds it there, where 2δ = c·∇loss, or
+    with twice the last c if that gained nothing: a larger c has the same minimum near by, only stiffer. The paper
+    bisects c and begins each round at x. A round ends early when its objective has not fallen in a tenth of it. The
+    first rounds step far enough to reach the linearised boundary in a fourth of their length. The box is kept by
+    clipping (the paper's projected gradient descent, Section V.B) where its main text changes variables to tanh, whose
+    gradient is zero at pixels of exactly 0 and 1.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`. The attack always seeks the minimal
             distortion; with an eps, witnesses beyond it do not count.
         steps: gradient steps in all rounds together.
-        rounds: values of c tried; 20 in the paper, 9 in the authors' code.
+        rounds: values of c tried; 20 in the paper, 9 in the authors' code and here, fewer where a round would have less
+            than 30 steps.
         step_size: of Adam, in units of the box's width; 0.01 in the authors' code. It
             falls over a round, and with the distance of the nearest witness.
 
@@ -171,6 +196,7 @@ def cw(
         >>> round(cw(model, x, torch.tensor([0]), Threat("l2"), steps=450).distance.item(), 2)
         0.35
     """
+    rounds = _rounds(steps) if rounds is None else rounds
     _check("CW", "l2", threat, steps, rounds, step_size)
     patience = max(steps // rounds // 10, 1)
     method = _CW(margin, steps, minimal=True, rounds=rounds, step_size=step_size, patience=patience)
@@ -185,7 +211,7 @@ def ead(
     threat: Threat,
     *,
     steps: int = 9000,
-    rounds: int = 9,
+    rounds: int | None = None,
     step_size: float = 0.01,
     beta: float = 0.01,
     **options: Unpack[Options],
@@ -202,9 +228,15 @@ def ead(
     Source: "EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial Examples" (Chen, Sharma, Zhang, Yi &
     Hsieh 2018), Algorithm 1.
     """
+    rounds = _rounds(steps) if rounds is None else rounds
     _check("EAD", "l1", threat, steps, rounds, step_size)
     method = _EAD(margin, steps, minimal=True, rounds=rounds, step_size=step_size, beta=beta)
     return attack(method, model, x, y, threat, **options)
+
+
+def _rounds(steps: int) -> int:
+    """Nine, or fewer where a round would have less than 30 steps."""
+    return max(min(9, steps // 30), 1)
 
 
 def _check(name: str, norm: str, threat: Threat, steps: int, rounds: int, step_size: float) -> None:

@@ -151,7 +151,8 @@ def universal(
     r"""One perturbation v for all examples: max over ‖v‖_p ≤ eps of mean_n min(m(x_n + v), 0), m the margin.
 
     Steepest ascent with a step of 2·eps/√t; the v that fools most examples is kept. What is already fooled pulls no
-    longer.
+    longer. An attack on one model: witnesses and costs for every example, in batches. For one v against several models,
+    and how much of it each believes, see :func:`calipers.geometry.universal_direction`.
 
     Arguments:
         model, x, y: differentiable; the examples v is to fool.

@@ -144,7 +144,8 @@ def universal_direction(
     r"""Ascent on the mean margin loss, clipped once an example is fooled, over models and examples; the best seen.
 
     For the −1 side of linear separators Theorem 4 gives this direction in closed form; here any label and any model
-    goes, and nothing is promised but what ``fooled`` counts, by a fresh call on clamped inputs.
+    goes, and nothing is promised but what ``fooled`` counts, by a fresh call on clamped inputs. It asks what models
+    have in common; :func:`calipers.attacks.universal` is the attack on one model, with a witness for every example.
 
     Arguments:
         models: as for :func:`transfer`. x, y: examples. threat: norm ``"linf"`` or ``"l2"``, with an eps. steps: moves.

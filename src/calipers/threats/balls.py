@@ -12,6 +12,9 @@ from calipers.threats.norms import Norm, distance, norm
 
 __all__ = ["inside", "project", "sample", "steepest"]
 
+# ‖1‖_p of d ones is d to this power.
+_INVERSE: dict[Norm, float] = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
+
 # A source of random numbers: draw("uniform" | "normal", (n, d)) gives one row per example.
 Draw = Callable[[str, tuple[int, int]], Tensor]
 
@@ -40,13 +43,12 @@ def project(z: Tensor, x: Tensor, eps: Tensor | float, name: Norm, box: Box) -> 
     centre = x.flatten(1)
     delta = z.flatten(1) - centre
     radius = _inner_radius(centre, torch.as_tensor(eps, dtype=z.dtype, device=z.device).expand(len(z)), name)[:, None]
-    lo, hi = box.sides(z)
-    low, high = (lo.expand_as(z).flatten(1) - centre), (hi.expand_as(z).flatten(1) - centre)
     if name == "linf":
-        moved = delta.clamp(-radius, radius).clamp(low, high)
+        moved = delta.clamp(-radius, radius)
     else:
-        room = torch.where(delta > 0, high, -low)
-        moved = _SHRINK[name](delta.abs(), room, radius) * delta.sign()
+        lo, hi = (side.expand_as(z).flatten(1) for side in box.sides(z))
+        room = torch.where(delta > 0, hi - centre, centre - lo)
+        moved = _SHRINK[name](delta.abs(), room, radius).copysign(delta)
     return box.clamp((centre + moved).view_as(z))
 
 
@@ -55,9 +57,8 @@ def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
     if name == "l0":
         return eps.floor()
     unit = torch.finfo(x.dtype).eps / 2
-    size = x.abs() + eps[:, None]
-    stretch = norm(size, name)
-    # Rounding x + δ moves every coordinate by unit·size; the norms here and in `distance` add their own.
+    # Rounding x + δ moves every coordinate by unit·(|x| + eps); the norms here and in `distance` add their own.
+    stretch = norm(x, name) + eps * x.shape[1] ** _INVERSE[name]
     slack = unit * (2 * stretch + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
     return torch.where(eps.isinf(), eps, (eps - slack).clamp_min(0))
 
@@ -68,11 +69,11 @@ def _shrink_l2(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     over = norm(full, "l2")[:, None] > radius
     if not bool(over.any()):
         return full
-    free = torch.ones_like(size, dtype=torch.bool)
+    free, size2, room2 = room > 0, size.square(), room.square()
     t = torch.zeros_like(radius)
     for _ in range(size.shape[1] + 1):
-        fixed = torch.where(free, 0.0, room).square().sum(1, keepdim=True)
-        loose = torch.where(free, size, 0.0).square().sum(1, keepdim=True)
+        fixed = torch.where(free, 0.0, room2).sum(1, keepdim=True)
+        loose = torch.where(free, size2, 0.0).sum(1, keepdim=True)
         t = ((radius.square() - fixed).clamp_min(0) / loose.clamp_min(torch.finfo(size.dtype).tiny)).sqrt()
         full_now = free & over & (t * size >= room)
         if not bool(full_now.any()):
@@ -137,9 +138,14 @@ def steepest(grad: Tensor, name: Norm, room: Tensor | None = None, count: int | 
         return grad.sign()
     flat = grad.flatten(1)
     if name == "l2":
-        # Scaling by the largest entry first keeps tiny gradients from vanishing in the square.
-        scaled = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-        return (scaled / norm(scaled, "l2")[:, None].clamp_min(1e-30)).view_as(grad)
+        length, tiny = norm(flat, "l2"), torch.finfo(flat.dtype).tiny
+        # The squares of very small entries vanish, those of very large ones overflow: the largest becomes 1 first.
+        odd = (length < tiny**0.4) | length.isinf()
+        if bool(odd.any()):
+            largest = torch.where(odd, flat.abs().amax(1).clamp_min(tiny), 1.0)
+            flat = flat / largest[:, None]
+            length = norm(flat, "l2")
+        return (flat / length[:, None].clamp_min(tiny)).view_as(grad)
     size = flat.abs() if room is None else torch.where(room.flatten(1) > 0, flat.abs(), 0.0)
     keep = torch.as_tensor(count, device=size.device).expand(len(size)).round().long().clamp(1, size.shape[1])
     least = size.sort(dim=1, descending=True).values.gather(1, keep[:, None] - 1)

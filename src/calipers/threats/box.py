@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,8 +58,9 @@ class Box:
 
     def clamp(self, x: Tensor) -> Tensor:
         """The point of the box nearest to ``x``."""
-        lo, hi = self.sides(x)
-        return torch.minimum(torch.maximum(x, lo), hi)
+        if isinstance(self.lo, Tensor) or isinstance(self.hi, Tensor):
+            return x.clamp(*self.sides(x))
+        return x.clamp(self.lo, self.hi)
 
     def same(self, other: Box) -> bool:
         """Whether the other box has the same sides."""
@@ -72,7 +74,7 @@ class Box:
         lo, hi = self.sides(x)
         return ((x >= lo) & (x <= hi)).flatten(1).all(1)
 
-    @property
+    @cached_property
     def width(self) -> float:
         """The longest side; ∞ if a side is infinite."""
         return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
@@ -84,8 +86,19 @@ class Box:
             >>> Box(0, 1).scale(torch.zeros(2, 3)), Box(-math.inf, math.inf).scale(torch.tensor([[4.0], [0.5]]))
             (tensor([1., 1.]), tensor([9., 2.]))
         """
-        own = 2 * x.flatten(1).abs().amax(1) + 1
-        return torch.full_like(own, self.width) if self.bounded else own
+        if self.bounded:
+            return torch.full((len(x),), self.width, dtype=x.dtype, device=x.device)
+        return 2 * x.flatten(1).abs().amax(1) + 1
+
+    def span(self, x: Tensor, norm: str) -> Tensor:
+        """How long a step is that moves every coordinate by :meth:`scale`, shape (N,); in L0 the scale itself.
+
+        Example:
+            >>> Box(0, 1).span(torch.zeros(1, 4), "l2")
+            tensor([2.])
+        """
+        powers = {"l2": 0.5, "l1": 1.0}
+        return self.scale(x) * x[0].numel() ** powers.get(norm, 0.0)
 
     def reach(self, norm: str, d: int) -> float:
         """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.

@@ -78,18 +78,18 @@ def _product(weight: Tensor, limit: Tensor) -> Tensor:
 
 
 def _level(weight: Tensor, limit: Tensor, need: Tensor) -> Tensor:
-    """The t with Σ w_i·min(t, b_i) = need; inf where even t = ∞ is not enough. Shape (N, 1)."""
-    bound, order = torch.where(weight > 0, limit, 0.0).sort(dim=1)
-    w = weight.gather(1, order)
-    filled = _product(w, bound).cumsum(1)
-    rest = w.flip(1).cumsum(1).flip(1)
-    before = torch.cat([torch.zeros_like(need), filled[:, :-1]], 1)
-    # At t = b_i everything up to i is full and the rest has risen to b_i.
-    reached = before + torch.where(rest > 0, rest * bound, 0.0)
-    enough = reached >= need
-    first = enough.to(torch.int8).argmax(1, keepdim=True)
-    t = (need - before.gather(1, first)) / rest.gather(1, first).clamp_min(torch.finfo(w.dtype).tiny)
-    return torch.where(enough.any(1, keepdim=True), t.clamp_min(0), torch.inf)
+    """The t with Σ w_i·min(t, b_i) = need; inf where nothing is left to rise. Shape (N, 1)."""
+    free, filled = (weight > 0) & (limit > 0), _product(weight, limit)
+    # What is full at some t is full at the larger t that its being full asks for: the set only grows.
+    for _ in range(weight.shape[1] + 1):
+        rest = torch.where(free, weight, 0.0).sum(1, keepdim=True)
+        left = need - torch.where(free, 0.0, filled).sum(1, keepdim=True)
+        t = torch.where(rest > 0, (left / rest).clamp_min(0), torch.inf)
+        full = free & (limit < t)
+        if not bool(full.any()):
+            break
+        free &= ~full
+    return t
 
 
 def _greedy(size: Tensor, room: Tensor, need: Tensor, rank: Tensor) -> Tensor:
