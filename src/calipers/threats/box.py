@@ -98,7 +98,8 @@ class Box:
             tensor([2.])
         """
         powers = {"l2": 0.5, "l1": 1.0}
-        return self.scale(x) * x[0].numel() ** powers.get(norm, 0.0)
+        stretch: float = x[0].numel() ** powers.get(norm, 0.0)
+        return self.scale(x) * stretch
 
     def reach(self, norm: str, d: int) -> float:
         """The largest distance between two points of the box in a norm, from above, for inputs of d coordinates.
