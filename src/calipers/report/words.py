@@ -114,12 +114,12 @@ def _asked(run: Run, facts: Facts) -> str:
 
 def _found(run: Run, facts: Facts) -> str:
     bands = [
-        f"t eps {number(threat.eps)}, {_between(threat)}"
+        f"at eps {number(threat.eps)}, {_between(threat)}"
         for threat in sorted(run.summary.threats, key=lambda threat: threat.eps)
     ]
     if bands:
-        first = f"A{bands[0]} of the examples are classified correctly whatever the change"
-        return "; ".join([first, *(f"a{band}" for band in bands[1:])]) + "."
+        first = f"A{bands[0][1:]} of the examples are classified correctly whatever the change"
+        return "; ".join([first, *bands[1:]]) + "."
     lower, upper = median(facts.lower), median(facts.upper)
     broken = f"half are broken at {number(upper)} or nearer" if math.isfinite(upper) else "half or more have no witness"
     safe = f"half of the examples are proved safe up to {number(lower, 'any distance')}"
