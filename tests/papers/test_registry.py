@@ -98,4 +98,5 @@ def test_a_long_figure_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         registry._FIGURES.pop("test.long")
     assert calls == [0, 1, 2, 3]
     assert pd.read_csv(files[0]).n.tolist() == [0, 1, 2, 3]
+    assert json.loads(files[-1].read_text())["shards_kept_from_earlier_runs"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.long.csv", "test.long.json"]

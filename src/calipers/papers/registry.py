@@ -175,8 +175,8 @@ def run(
 
     The JSON holds the claim, the findings, the command, the scale, the seconds, the kind of machine and the versions.
     A long figure keeps finished shards in NAME.SCALE.parts until it is through, and networks in trained/SCALE, where
-    other figures find them: run again, it goes on from there; its
-    seconds are those of the last run.
+    other figures find them: run again, it goes on from there. Its seconds are those of the last run, and the JSON
+    then says how many shards that run had found done.
 
     Arguments:
         name: see ``figures``.
@@ -203,10 +203,11 @@ def run(
     chosen, start, folder = known[name], time.perf_counter(), Path(out)
     kept = folder / f"{name}.{scale}.parts"
     bench = Bench(kept, folder / "trained" / scale, workers, tell)
+    before = _count(kept)
     try:
         result = chosen.reproduce(scale, bench) if chosen.long else chosen.reproduce(scale)
     except KeyboardInterrupt:
-        some = kept.is_dir() and any(not part.suffix for part in kept.rglob("part-*"))
+        some = _count(kept)
         left = f"finished shards stay in {kept}, and the same command goes on from there" if some else "nothing is kept"
         raise KeyboardInterrupt(f"stopped; {left}") from None
     picture = _svg(name, result.plot) if result.plot else None
@@ -219,6 +220,7 @@ def run(
         "command": f"calipers papers run {name} --scale {scale}",
         "scale": scale,
         "seconds": round(time.perf_counter() - start, 1),
+        **({"shards_kept_from_earlier_runs": before} if before else {}),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "versions": _versions(),
     }
@@ -231,6 +233,11 @@ def run(
         atomic_write(path, content)
     shutil.rmtree(kept, ignore_errors=True)
     return list(files)
+
+
+def _count(kept: Path) -> int:
+    """How many shards are done in a folder; those being written have a suffix."""
+    return sum(not part.suffix for part in kept.rglob("part-*")) if kept.is_dir() else 0
 
 
 def _svg(name: str, plot: Callable[[], Picture]) -> str:
