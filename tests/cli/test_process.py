@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,9 @@ def until(happens, process: subprocess.Popen) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_in_mid_audit_and_resumed(calipers, tmp_path, stop, undisturbed):
     folder, words = tmp_path / "run", [*SLOW, "--out", str(tmp_path / "run")]
-    with subprocess.Popen([*CALIPERS, *words], env=environment(), stderr=subprocess.PIPE) as process:
+    # Whoever runs these tests in the background of a shell has SIGINT ignored, and children inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([*CALIPERS, *words], env=environment(), stderr=subprocess.PIPE, preexec_fn=heard) as process:
         until((folder / "parts" / "part-00000").exists, process)
         process.send_signal(stop)
         said = process.stderr.read().decode()
