@@ -123,24 +123,29 @@ def ratios(widths: tuple[int, ...], examples: int = 20, seconds: float = 3.0) ->
             print(f"  {norm:5}{name:10}{float(share.median()):6.3f}  (least {float(share.min()):.3f})  {each:.4f} s")
 
 
-def certified_training(eps: float = 0.1, images: int = 500) -> None:
-    """A small CNN trained with interval bounds: CROWN's certified accuracy beside PGD's robust accuracy."""
+def certified_training(eps: float = 0.1, trained: float = 0.15, images: int = 500) -> None:
+    """A small CNN trained with interval bounds: CROWN's certified accuracy beside PGD's robust accuracy.
+
+    It is trained at a larger eps than it is asked for, as is usual: bounds are tight well inside what was trained.
+    """
     net = nn.Sequential(
         nn.Conv2d(1, 8, 4, 2), nn.ReLU(), nn.Conv2d(8, 16, 4, 2), nn.ReLU(),
         nn.Flatten(), nn.Linear(400, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
-    model = Classifier.of(_fit(net, epochs=3, eps=eps), shape=(1, 28, 28))
+    model = Classifier.of(_fit(net, epochs=5, eps=trained), shape=(1, 28, 28))
     test = load("mnist", split="test")
     x, y = test.x[:images], test.y[:images]
     attacked = apgd(model, x, y, Threat("linf", eps), steps=50, loss="dlr").distance
     right = attacked > 0
-    start, radius = time.perf_counter(), torch.zeros(images, dtype=torch.float64)
+    start = time.perf_counter()
     plain = interval(model, x, y, "linf").radius
-    radius[right] = crown(model, x[right], y[right], "linf", upper=torch.full_like(attacked[right], 1.05 * eps)).radius
+    # CROWN's bounds lie inside the intervals: what is proved by these need not be proved again.
+    radius, rest = plain.clone(), right & (plain < eps)
+    radius[rest] = crown(model, x[rest], y[rest], "linf", upper=torch.full_like(attacked[rest], 1.05 * eps)).radius
     each = (time.perf_counter() - start) / images
-    print(f"certified CNN, eps {eps}, {images} images: clean {float(right.double().mean()):.3f}, "
-          f"APGD {float((attacked > eps).double().mean()):.3f}, CROWN {float((radius >= eps).double().mean()):.3f}, "
-          f"interval {float((plain >= eps).double().mean()):.3f}; {each:.3f} s an image")  # fmt: skip
+    shares = {"clean": right, "APGD": attacked > eps, "CROWN": radius >= eps, "interval": plain >= eps}
+    told = ", ".join(f"{name} {float(share.double().mean()):.3f}" for name, share in shares.items())
+    print(f"certified CNN, eps {eps} (trained at {trained}), {images} images: {told}; {each:.3f} s an image")
 
 
 def large(channels: int = 64) -> None:
