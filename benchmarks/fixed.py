@@ -7,7 +7,6 @@ for the rounding of those that do not look after it.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import correct, named, networks
-from benchmarks.record import Record
+from benchmarks.record import Record, words_of
 from calipers import attacks
 from calipers.models import Classifier
 from calipers.threats import Threat, distance, norm_of
@@ -140,13 +139,7 @@ def table(record: Record, name: str, norm: str, images: int, steps: int) -> None
 
 def main(robust: str | None = None, words: list[str] | None = None) -> None:
     """Tables for every network and norm asked for; rows go to fixed.csv, and what is there is not run again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fixed", description=main.__doc__)
-    parser.add_argument("robust", nargs="?", default=robust, help="weights of an adversarially trained mnist-cnn")
-    parser.add_argument("--networks", nargs="+", default=None, help="mlp, undefended, robust")
-    parser.add_argument("--norms", nargs="+", default=["linf", "l2", "l1"])
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--gradients", type=int, default=40)
-    asked = parser.parse_args(words or [])
+    asked = words_of("fixed", main.__doc__, robust, images=64, gradients=40).parse_args(words or [])
     record = Record("fixed.csv", FIELDS)
     for name in asked.networks or networks(asked.robust):
         for norm in asked.norms:

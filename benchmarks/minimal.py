@@ -6,7 +6,6 @@ count as infinite in the median, whatever the library says of them.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import correct, named, networks
-from benchmarks.record import Record
+from benchmarks.record import Record, words_of
 from benchmarks.timing import race
 from calipers import attacks
 from calipers.models import Classifier
@@ -182,12 +181,7 @@ def _packed(far: Tensor) -> str:
 
 def main(robust: str | None = None, words: list[str] | None = None) -> None:
     """Tables for every network and norm asked for; rows go to minimal.csv, and what is there is not run again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.minimal", description=main.__doc__)
-    parser.add_argument("robust", nargs="?", default=robust, help="weights of an adversarially trained mnist-cnn")
-    parser.add_argument("--networks", nargs="+", default=None, help="mlp, undefended, robust")
-    parser.add_argument("--norms", nargs="+", default=["linf", "l2", "l1"])
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--gradients", type=int, default=100)
+    parser = words_of("minimal", main.__doc__, robust, images=32, gradients=100)
     parser.add_argument("--only", default="", help="names of attacks, of whatever package")
     parser.add_argument("--repeats", type=int, default=0, help="for the seconds: interleaved, after a warm-up")
     asked = parser.parse_args(words or [])

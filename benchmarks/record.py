@@ -1,11 +1,12 @@
-"""A table on disk that grows row by row: a run that was stopped goes on where it was."""
+"""A table on disk that grows row by row: a run that was stopped goes on where it was; and what to measure."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
 
-__all__ = ["Record"]
+__all__ = ["Record", "words_of"]
 
 
 class Record:
@@ -38,3 +39,16 @@ class Record:
         """The rows about this."""
         names = self.fields[: len(key)]
         return [row for row in self.rows if tuple(row[name] for name in names) == tuple(map(str, key))]
+
+
+def words_of(
+    name: str, about: str | None, robust: str | None, *, images: int, gradients: int
+) -> argparse.ArgumentParser:
+    """What a table over networks and norms can be asked for on the command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("robust", nargs="?", default=robust, help="weights of an adversarially trained mnist-cnn")
+    parser.add_argument("--networks", nargs="+", default=None, help="mlp, undefended, robust")
+    parser.add_argument("--norms", nargs="+", default=["linf", "l2", "l1"])
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--gradients", type=int, default=gradients)
+    return parser
