@@ -16,13 +16,17 @@ def grads(model: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize(
-    ("kernel", "padding"), [(5, 2), (3, 1), (3, 0), ((5, 3), (1, 2)), (3, "same"), (1, 1)], ids=str
+    ("kernel", "padding"), [(5, 2), (3, 1), (3, 0), ((5, 3), (1, 2)), (3, "same"), (1, 1), (2, 4)], ids=str
 )
+@pytest.mark.parametrize("stride", [1, 2, (3, 1)], ids=str)
 @pytest.mark.parametrize("size", [(12, 12), (13, 10)], ids=str)
-def test_logits_and_input_gradients_agree(channels, kernel, padding, size):
+def test_logits_and_input_gradients_agree(channels, kernel, padding, stride, size):
+    if padding == "same" and stride != 1:
+        pytest.skip("padding 'same' has no strides")
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
-        features = nn.Sequential(nn.Conv2d(channels, 8, kernel, padding=padding), nn.ReLU(), nn.MaxPool2d(2))
+        first = nn.Conv2d(channels, 8, kernel, stride, padding)
+        features = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2))
         net = nn.Sequential(features, nn.Conv2d(8, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten())
         x = torch.rand(3, channels, *size)
         net = nn.Sequential(*net, nn.Linear(net(x).shape[1], 4)).eval()
@@ -57,3 +61,14 @@ def test_what_is_changed_after_the_search_began_is_seen_by_the_next():
     with torch.no_grad():
         net[0].weight.mul_(-1)
     assert torch.allclose(faster(model)(x), model(x), atol=1e-5)
+
+
+def test_under_autocast_it_is_as_near_the_truth_as_the_network_itself():
+    net = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 4))
+    model, x = Classifier.of(net.eval(), shape=(1, 14, 14)), torch.rand(6, 1, 14, 14)
+    logits, grad = grads(model, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = [grads(form, x) for form in (model, faster(model))]
+    off = [float((own[1] - grad).abs().max()) for own in rounded]
+    assert 0 < off[1] <= 2 * off[0] + 1e-3
+    assert torch.allclose(rounded[1][0].float(), logits, atol=0.1)

@@ -9,7 +9,7 @@ from calipers.attacks.engine import Ask, Rows, Seen
 from calipers.attacks.losses import Loss, find_loss
 from calipers.attacks.pgd import PGD
 from calipers.errors import BadInput
-from calipers.models import Classifier, as_they_were, public
+from calipers.models import Classifier, as_they_were, faster, public
 from calipers.threats import Threat
 
 __all__ = ["climb"]
@@ -66,13 +66,13 @@ def climb(
     named = torch.arange(n, device=x.device) if index is None else index.to(x.device)
     rows = Rows(z=x, x=x, y=y, index=named, k=zero, attempt=zero, target=zero - 1, eps=ones * threat.ladder[0])
     rows.scale = ones
-    ask = Ask(model, threat, seed, restarts=1)
+    ask = Ask(faster(model), threat, seed, restarts=1)
     with as_they_were(model.module):
         method.start(ask, rows)
         if start is not None:
             rows.z = start
         for _ in range(steps):
-            method.step(ask, rows, _seen(method, model, rows))
+            method.step(ask, rows, _seen(method, ask.model, rows))
             rows.k = rows.k + 1
     return rows.z.detach()
 

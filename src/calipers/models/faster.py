@@ -24,68 +24,93 @@ class _ChannelsLast(nn.Module):
         self.layer = [layer]  # not a child: the user's own layer, whose mode and parameters are left alone
         self.weight = layer.weight.detach().to(memory_format=torch.channels_last)
         self.bias = None if layer.bias is None else layer.bias.detach()
-        self.blocks = _blocks(layer) if _is_first(layer) else None
+        self.blocks = _Blocks(layer) if _is_first(layer) else None
 
     def forward(self, x: Tensor) -> Tensor:
         (layer,) = self.layer
-        if self.blocks is not None and isinstance(layer.padding, tuple):
+        if self.blocks is not None:
             apply: Callable[..., Tensor] = _FewChannels.apply
-            return apply(x, self.weight, self.bias, layer.padding, self.blocks)
+            return apply(x, self.weight, self.bias, self.blocks)
         y: Tensor = layer._conv_forward(x, self.weight, self.bias)
         return y
 
 
-_BLOCK = 4
-
-
 def _is_first(layer: nn.Conv2d) -> bool:
     """A plain convolution of an image's few channels, whose input gradient leaves most of a processor's lanes idle."""
-    simple = (layer.stride, layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), (1, 1), 1, "zeros")
-    if not simple or layer.in_channels > 3 or not isinstance(layer.padding, tuple):
-        return False
-    return all(k - 1 >= p for k, p in zip(layer.kernel_size, layer.padding, strict=True))
+    simple = (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    return simple and layer.in_channels <= 3 and isinstance(layer.padding, tuple)
 
 
-def _blocks(layer: nn.Conv2d) -> Tensor:
-    """Weights that give 4×4 pixels of the input gradient at once, as 16 channels: (16·C_in, C_out, k + 3, k + 3)."""
-    out, channels, height, width = layer.weight.shape
-    flipped = layer.weight.detach().flip(2, 3).transpose(0, 1)
-    blocks = flipped.new_zeros(channels, _BLOCK, _BLOCK, out, height + _BLOCK - 1, width + _BLOCK - 1)
-    for i in range(_BLOCK):
-        for j in range(_BLOCK):
-            blocks[:, i, j, :, i : i + height, j : j + width] = flipped
-    return blocks.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+_PIXELS = 4  # of a block's side at least
+
+
+class _Blocks:
+    """The input gradient of a convolution as a convolution that gives a block of pixels at once, one a channel.
+
+    Along one axis y_o = Σ_k w_k x_{s·o + k − p}. With blocks of b = m·s pixels the gradient at pixel b·I + i is
+    Σ_t g_{m·I + t} w_{i + p − s·t}: weights of length T, from t = ⌈(p − K + 1)/s⌉ on, and stride m.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        assert isinstance(layer.padding, tuple)
+        self.stride, self.padding = layer.stride, layer.padding
+        axes = list(zip(layer.kernel_size, self.stride, self.padding, strict=True))
+        self.size = tuple(s * -(-_PIXELS // s) for _, s, _ in axes)
+        self.first = tuple(-((k - 1 - p) // s) for k, s, p in axes)
+        self.last = tuple((b - 1 + p) // s for b, (_, s, p) in zip(self.size, axes, strict=True))
+        weight = layer.weight.detach()
+        for axis in (0, 1):
+            weight = self._spread(weight, axis)
+        # (C_out, C_in, T, T', b, b') -> (C_in·b·b', C_out, T, T')
+        self.weight = weight.permute(1, 4, 5, 0, 2, 3).flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+    def _spread(self, weight: Tensor, axis: int) -> Tensor:
+        """One axis K of (C_out, C_in, K, K', …) becomes T, and b is put at the end."""
+        first, last, size = self.first[axis], self.last[axis], self.size[axis]
+        weight = weight.movedim(2 + axis, -1)
+        spread = weight.new_zeros(*weight.shape[:-1], last - first + 1, size)
+        for t in range(first, last + 1):
+            for i in range(size):
+                k = i + self.padding[axis] - self.stride[axis] * t
+                if 0 <= k < weight.shape[-1]:
+                    spread[..., t - first, i] = weight[..., k]
+        return spread.movedim(-2, 2 + axis)
+
+    def gather(self, grad: Tensor, height: int, width: int) -> Tensor:
+        """The gradient with respect to inputs of this height and width."""
+        sides: list[int] = []
+        for axis, length in ((1, width), (0, height)):
+            steps = self.size[axis] // self.stride[axis]
+            reached = steps * (-(-length // self.size[axis]) - 1) + self.last[axis]
+            sides += [-self.first[axis], reached + 1 - grad.shape[2 + axis]]
+        padded = nn.functional.pad(grad, sides).contiguous(memory_format=torch.channels_last)
+        steps = tuple(b // s for b, s in zip(self.size, self.stride, strict=True))
+        # Under autocast the gradient is of half precision, and nothing casts in a backward.
+        blocks = nn.functional.conv2d(padded, self.weight.to(grad.dtype), stride=steps)
+        n, _, rows, columns = blocks.shape
+        pixels = blocks.view(n, -1, *self.size, rows, columns).permute(0, 1, 4, 2, 5, 3)
+        return pixels.reshape(n, -1, rows * self.size[0], columns * self.size[1])[:, :, :height, :width]
 
 
 class _FewChannels(torch.autograd.Function):
     """A convolution of few channels; its input gradient is a convolution that fills blocks of pixels."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], blocks: Tensor
-    ) -> Tensor:
-        ctx.blocks, ctx.padding, ctx.shape = blocks, padding, x.shape[2:]
-        return nn.functional.conv2d(x, weight, bias, padding=padding)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, blocks: _Blocks) -> Tensor:
+        ctx.blocks, ctx.shape = blocks, x.shape[2:]
+        return nn.functional.conv2d(x, weight, bias, blocks.stride, blocks.padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        sides: list[int] = []
-        for axis in (1, 0):
-            kernel = ctx.blocks.shape[2 + axis]
-            before = kernel - _BLOCK - ctx.padding[axis]
-            count = -(-ctx.shape[axis] // _BLOCK)
-            sides += [before, _BLOCK * (count - 1) + kernel - before - grad.shape[2 + axis]]
-        padded = nn.functional.pad(grad, sides).contiguous(memory_format=torch.channels_last)
-        full = nn.functional.pixel_shuffle(nn.functional.conv2d(padded, ctx.blocks, stride=_BLOCK), _BLOCK)
-        return full[:, :, : ctx.shape[0], : ctx.shape[1]], None, None, None, None
+        return ctx.blocks.gather(grad, *ctx.shape), None, None, None
 
 
 def faster(model: Classifier) -> Classifier:
     r"""A classifier that computes the same logits and input gradients, in less time where that is known to be so.
 
     max(relu(a), relu(b)) = relu(max(a, b)), so the ReLU after a max-pooling has a fraction of the work; convolutions
-    are quicker channels-last, and the input gradient of the first one in blocks of 4×4 pixels. Only sums inside a
+    are quicker channels-last, and the input gradient of the first one in blocks of pixels. Only sums inside a
     convolution are taken in another order, so logits and gradients agree to rounding.
     It reads ``nn.Sequential`` of float32 layers without hooks on a CPU; any other model is returned as it is. To
     search with; what is found is judged by the model itself.
