@@ -30,7 +30,7 @@ Peer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 def _ours(steps: int) -> dict[str, Callable[..., attacks.AttackResult]]:
     return {
-        "pgd": partial(attacks.pgd, steps=steps),
+        "pgd": partial(attacks.pgd, steps=steps, loss="ce"),
         "apgd-ce": partial(attacks.apgd, steps=steps),
         "apgd-margin": partial(attacks.apgd, steps=steps, loss="margin"),
         "apgd-dlr": partial(attacks.apgd, steps=steps, loss="dlr"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.losses import Loss, find_loss
-from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, column, go_on, likely_targets
+from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, column, go_on, goes_on, likely_targets
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -20,10 +20,10 @@ from calipers.threats import Threat, norm, project, sample, steepest
 __all__ = ["apgd"]
 
 
-def _begin(ask: Ask, rows: Rows, targets: int) -> None:
+def _begin(ask: Ask, rows: Rows, targets: int, radius: Tensor) -> None:
     """What both variants start from: a random point, or where the smaller radius ended; nothing remembered."""
     rows.target = likely_targets(rows, targets)
-    fresh = sample(rows.x, rows.eps, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
+    fresh = sample(rows.x, radius, ask.threat.norm, ask.model.box, ask.draws(rows, 0))
     rows.z = go_on(ask, rows, fresh)
     rows.top, rows.top_z, rows.top_grad = torch.full_like(rows.eps, -torch.inf), rows.z, torch.zeros_like(rows.z)
 
@@ -52,7 +52,7 @@ class _APGD(Steps):
         return window
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        _begin(ask, rows, self.targets)
+        _begin(ask, rows, self.targets, rows.eps)
         rows.size, rows.before = 2 * rows.eps, rows.z
         rows.last = rows.top.clone()
         rows.rises = torch.zeros_like(rows.k)
@@ -87,32 +87,68 @@ class _APGD(Steps):
         return torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
 
 
+# In L1: shares of the steps, and the ball they are spent in, in units of eps; and where a search goes on.
+_FROM_OUTSIDE, _INSIDE = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0)), ((1.0, 1.0),)
+
+
 @dataclass(frozen=True)
 class _SparseAPGD(Steps):
-    """The L1 variant, which adapts how many coordinates a step moves (Croce & Hein 2021, Algorithm 1)."""
+    """The L1 variant, which adapts how many coordinates a step moves, and comes from outside (Croce & Hein 2021).
+
+    Its Algorithm 1 in legs: each but the first begins at the best point of the one before, in a smaller ball.
+    """
+
+    @cached_property
+    def legs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The ball in units of eps, a look's place in its leg, the steps between checkpoints.
+
+        Each of shape (2, steps + 2): for a search that goes on (0) or is fresh (1), and every look.
+        """
+        ball = torch.ones(2, self.steps + 2, dtype=torch.float64)
+        place, every = (torch.ones(2, self.steps + 2, dtype=torch.int64) for _ in range(2))
+        for i, legs in enumerate((_INSIDE, _FROM_OUTSIDE)):
+            begin = 0
+            for share, wide in legs:
+                end = self.steps + 2 if wide == 1 else begin + int(share * self.steps)
+                ball[i, begin:end], place[i, begin:end] = wide, torch.arange(end - begin)
+                every[i, begin:end] = max(int(0.04 * (min(end, self.steps) - begin)), 1)
+                begin = end
+        return ball, place, every
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        _begin(ask, rows, self.targets)
-        d = rows.x[0].numel()
-        rows.size = rows.eps.clone()
-        rows.count = torch.full_like(rows.eps, 0.2 * d)
-        rows.spread = torch.full_like(rows.eps, float(d))
+        # A bisection's radii are many and its steps at each few: none to spare for larger balls.
+        rows.fresh = ~goes_on(ask, rows) & bool(ask.threat.ladder)
+        radius = self.legs[0][:, 0].to(rows.eps)[rows.fresh.long()] * rows.eps
+        _begin(ask, rows, self.targets, radius)
+        self._open(rows, radius)
+
+    def _open(self, rows: Rows, radius: Tensor, which: Tensor | None = None) -> None:
+        """A leg in a ball of this radius, for all rows or some."""
+        d = float(rows.x[0].numel())
+        for name, value in (("size", radius), ("count", 0.2 * d), ("spread", d), ("top", -torch.inf)):
+            new = torch.as_tensor(value, dtype=rows.eps.dtype, device=rows.eps.device).expand_as(rows.eps)
+            setattr(rows, name, new.clone() if which is None else torch.where(which, new, getattr(rows, name)))
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         _remember(rows, seen)
-        every = max(int(0.04 * self.steps), 1)
-        here = (rows.k > 0) & (rows.k % every == 0)
+        (ball, place, every), fresh = (table.to(rows.k.device) for table in self.legs), rows.fresh.long()
+        radius, after = ((ball[fresh, rows.k + i] * rows.eps).to(rows.eps.dtype) for i in (0, 1))
+        here = (place[fresh, rows.k] > 0) & (place[fresh, rows.k] % every[fresh, rows.k] == 0)
         used = norm(rows.top_z - rows.x, "l0")
         sparser = here & (used < 0.95 * rows.spread)
-        slower = (rows.size / 1.5).maximum(rows.eps / 10)
-        rows.size = torch.where(sparser, rows.eps, torch.where(here, slower, rows.size))
+        slower = (rows.size / 1.5).maximum(radius / 10)
+        rows.size = torch.where(sparser, radius, torch.where(here, slower, rows.size))
         rows.count = torch.where(here, used / 1.5, rows.count)
         rows.spread = torch.where(here, used, rows.spread)
         back = column(sparser, rows.z)
         z, grad = torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
         lo, hi = ask.model.box.sides(z)
         move = steepest(grad, "l1", torch.where(grad > 0, hi - z, z - lo), rows.count)
-        rows.z = project(z + column(rows.size, z) * move, rows.x, rows.eps, "l1", ask.model.box)
+        over = place[fresh, rows.k + 1] == 0
+        ahead = torch.where(column(over, z), rows.top_z, z + column(rows.size, z) * move)
+        rows.z = project(ahead, rows.x, after, "l1", ask.model.box)
+        if bool(over.any()):
+            self._open(rows, after, over)
 
 
 @public
@@ -131,7 +167,8 @@ def apgd(
 
     z' = Π(z + η·v), z ← Π(z + 0.75·(z' − z) + 0.25·(z − z_before)); at a checkpoint η is halved and the search goes
     back to its best point if fewer than 75 % of the steps raised the loss, or neither η nor the best changed since
-    the last one. In L1 the number of moved coordinates follows the sparsity of the best point.
+    the last one. In L1 the number of moved coordinates follows the sparsity of the best point, and one comes from
+    outside: 30 % of the steps in the ball of 3·eps, 30 % in that of 2·eps, each leg from the best point of the last.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`.
@@ -141,7 +178,8 @@ def apgd(
 
     Source: "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
     (Croce & Hein 2020), Algorithm 1; "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers"
-    (Croce & Hein 2021), Algorithm 1. The losses differ from the papers' in being blind to the scale of the logits.
+    (Croce & Hein 2021), Algorithm 1, the larger balls first as there. The losses differ from the papers' in being
+    blind to the scale of the logits.
 
     Example:
         >>> model = Classifier.of(torch.nn.Linear(3, 4).double().eval(), shape=(3,), box=(-9, 9))

@@ -20,13 +20,19 @@ from calipers.threats import Norm, Threat, dual, norm, project, steepest
 
 __all__ = ["fmn"]
 
+# A leg whose last quarter came nearer by this share goes on in the next.
+_GAIN = 0.05
+
 # The longest step over the radius; in L0 the radius counts coordinates and the box alone gives a length.
 _SHARE: dict[Norm, float] = {"linf": 0.5, "l2": 2.0, "l1": 1.0, "l0": 1.0}
 
 
 @dataclass(frozen=True)
 class _FMN(Steps):
-    """Legs of equal length, each from the input: the first to any class, the others to classes no witness is in yet."""
+    """Legs of equal length: the first to any class, the others from the input to classes no witness is in yet.
+
+    But where a leg still comes nearer at its end, the next one goes on from there.
+    """
 
     gamma: float = 0.05
     legs: int = 1
@@ -38,6 +44,7 @@ class _FMN(Steps):
 
     def start(self, ask: Ask, rows: Rows) -> None:
         rows.z, every = rows.x.clone(), torch.ones_like(rows.k, dtype=torch.bool)
+        rows.late = rows.best.clone()
         if bool((rows.attempt > 0).any()):
             self._aim(rows, every)
             return
@@ -62,7 +69,9 @@ class _FMN(Steps):
         length = (0.01 + 0.99 * falling) * (widest if name == "l0" else rows.radius.minimum(widest)) * _SHARE[name]
         ahead = rows.z + column(length, rows.z) * steepest(seen.grad, "linf" if name == "linf" else "l2")
         rows.z = project(ahead, rows.x, rows.radius, name, box)
-        over = ((rows.k + 1) % self.length == 0) & (rows.k + 1 < self.steps)
+        place = (rows.k + 1) % self.length
+        rows.late = torch.where(place == 3 * self.length // 4, rows.best, rows.late)
+        over = (place == 0) & (rows.k + 1 < self.steps) & (rows.best >= (1 - _GAIN) * rows.late)
         if bool(over.any()):
             self._aim(rows, over)
 
@@ -104,8 +113,9 @@ def fmn(
 
     Differs from the paper: α falls from a multiple of the radius (½ in L∞, 2 in L2, 1 in L1) instead of from a fixed
     length, and in L∞ the step is α·sign(g): on an adversarially trained network the paper's step ends much farther out.
-    The steps are spent in legs, each from x: the first goes to any class, as in the paper, each other one to the
-    likeliest class that no witness is in yet: on a shallow network more steps toward the wrong class gain nothing.
+    The steps are spent in legs: the first goes to any class, as in the paper, each other one from x to the likeliest
+    class that no witness is in yet, for on a shallow network more steps toward the wrong class gain nothing; but where
+    the last quarter of a leg came nearer by 5 %, as on adversarially trained networks, the next goes on from its end.
     So restarts go on to further classes.
 
     Arguments:

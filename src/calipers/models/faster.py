@@ -80,8 +80,8 @@ class _Blocks:
         """The gradient with respect to inputs of this height and width."""
         sides: list[int] = []
         for axis, length in ((1, width), (0, height)):
-            steps = self.size[axis] // self.stride[axis]
-            reached = steps * (-(-length // self.size[axis]) - 1) + self.last[axis]
+            count = -(-length // self.size[axis])
+            reached = self.size[axis] // self.stride[axis] * (count - 1) + self.last[axis]
             sides += [-self.first[axis], reached + 1 - grad.shape[2 + axis]]
         padded = nn.functional.pad(grad, sides).contiguous(memory_format=torch.channels_last)
         steps = tuple(b // s for b, s in zip(self.size, self.stride, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from calipers.attacks import apgd, pgd
+from calipers.attacks import auto, pgd
 from calipers.data import DataSet
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
@@ -31,8 +31,9 @@ __all__ = ["Trainings", "figure1", "figure2", "figure7", "figure8", "figure10", 
 class _Size:
     """How much of the published training a scale does, and on how many test examples it is judged.
 
-    A few epochs at constant eps from random weights do not leave chance, so that what stands for the published base
-    networks at the smaller scales is trained with a ramp over its first ``ramp`` epochs.
+    Two epochs at constant eps 0.3 from random weights do not leave chance, so that what stands for the published base
+    networks at the smaller scales is trained with a ramp over its first ``ramp`` epochs. At ``cpu`` network and data are
+    the published ones, and the epochs fewer.
     """
 
     data: str
@@ -48,7 +49,7 @@ class _Size:
 
 SIZES: dict[Scale, _Size] = {
     "smoke": _Size("digits", "digits-mlp", 256, 2, 1, 1, 0.2, 20, 10),
-    "cpu": _Size("mnist", "mnist-small", 10_000, 6, 4, 2, 0.08, 200, 100),
+    "cpu": _Size("mnist", "mnist-cnn", None, 6, 2, 5, 0.025, 1000, 500),
     "paper": _Size("mnist", "mnist-cnn", None, 30, 0, 5, 0.01, 10_000, 1000),
 }
 PUBLISHED: dict[str, tuple[int, int, int, int | None]] = {
@@ -123,8 +124,8 @@ def table1(scale: Scale, bench: Bench = HERE) -> Result:
     findings = (
         f"{runs.told()}; judged on {len(test)} test examples, by the strongest attack on the first {size.strongly}.",
         *(f"{name} stopped: {run.stopped}." for name, run in models.items() if run.stopped),
-        f"PGD-200 is optimistic by up to {optimism:.1f} points against PGD-200, APGD on both losses and targeted APGD "
-        "together, on the same examples.",
+        f"PGD-200 is optimistic by up to {optimism:.1f} points against PGD-200 and the ensemble auto together, on the "
+        "same examples.",
         *(_compared(row) for row in table.to_dict("records")),
     )
     return Result(table, findings)
@@ -149,13 +150,10 @@ def _percent(right: Tensor) -> float:
 
 
 def _not_broken(model: Classifier, few: DataSet, threat: Threat, left: Tensor) -> Tensor:
-    """Of those left, the ones that also withstand APGD on either loss, and APGD aimed at each other class in turn."""
-    left = left.clone()
-    for loss, targets, restarts in (("ce", 0, 2), ("dlr", 0, 2), ("dlr", 9, 1)):
-        some = left.nonzero()[:, 0]
-        if len(some):
-            found = apgd(model, few.x[some], few.y[some], threat, loss=loss, targets=targets, restarts=restarts)
-            left[some] = ~found.success
+    """Of those left, the ones that also withstand the default ensemble."""
+    left, some = left.clone(), left.nonzero()[:, 0]
+    if len(some):
+        left[some] = ~auto(model, few.x[some], few.y[some], threat).success
     return left
 
 
