@@ -1,12 +1,14 @@
 """What single minimal-norm attacks promise beyond the laws: legs to several classes, small budgets, flat networks."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from calipers.attacks import cw, ddn, ead, fab, fmn, superdeepfool
+from calipers.attacks import apgd, cw, ddn, ead, fab, fmn, superdeepfool
+from calipers.certificates.exact import exact
 from calipers.models import Classifier
 from calipers.threats import Threat
 from tests.attacks.test_conformance import judged
@@ -29,6 +31,25 @@ def test_fmn_finds_the_nearest_class_where_the_likeliest_is_farther():
     for norm in ("linf", "l2", "l1"):
         assert fmn(model, x, y, Threat(norm), steps=50).distance.item() == pytest.approx(0.5, rel=0.01)
         assert fmn(model, x, y, Threat(norm), steps=50, legs=1).distance.item() > 0.9
+
+
+def test_the_nearest_witness_is_the_exact_optimum_of_a_small_network():
+    """Two hidden layers with large weights: the nearest of three attacks is, in the median, what HiGHS proves."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(3)
+        net = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+        with torch.no_grad():
+            for layer in net[::2]:
+                layer.weight.mul_(3)
+        x = torch.rand(30, 8)
+    model, threat = Classifier.of(net, shape=(8,)), Threat("linf")
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    attacks = (partial(fmn, restarts=4), partial(fab, targets=3), partial(apgd, targets=3, restarts=4))
+    nearest = torch.stack([attack(model, x, y, threat).distance for attack in attacks]).amin(0)
+    ratio = nearest / exact(model, x, y, "linf", upper=nearest).radius
+    assert (ratio > 1 - 1e-6).all()
+    assert float(ratio.median()) <= 1.01
 
 
 @pytest.mark.parametrize("legs", [1, 2, 3])
