@@ -32,8 +32,8 @@ class _Size:
     """How much of the published training a scale does, and on how many test examples it is judged.
 
     Two epochs at constant eps 0.3 from random weights do not leave chance, so that what stands for the published base
-    networks at the smaller scales is trained with a ramp over its first ``ramp`` epochs. At ``cpu`` network and data are
-    the published ones, and the epochs fewer.
+    networks at the smaller scales is trained with a ramp over its first ``ramp`` epochs. At ``cpu`` the network and the
+    data are the published ones, and the epochs fewer.
     """
 
     data: str
