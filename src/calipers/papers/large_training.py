@@ -49,7 +49,7 @@ class _Size:
 
 SIZES: dict[Scale, _Size] = {
     "smoke": _Size("digits", "digits-mlp", 256, 2, 1, 1, 0.2, 20, 10),
-    "cpu": _Size("mnist", "mnist-cnn", None, 6, 2, 5, 0.025, 1000, 500),
+    "cpu": _Size("mnist", "mnist-cnn", None, 6, 2, 5, 0.04, 1000, 200),
     "paper": _Size("mnist", "mnist-cnn", None, 30, 0, 5, 0.01, 10_000, 1000),
 }
 PUBLISHED: dict[str, tuple[int, int, int, int | None]] = {
