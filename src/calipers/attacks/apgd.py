@@ -106,7 +106,8 @@ class _SparseAPGD(Steps):
         """
         ball = torch.ones(2, self.steps + 2, dtype=torch.float64)
         place, every = (torch.ones(2, self.steps + 2, dtype=torch.int64) for _ in range(2))
-        for i, legs in enumerate((_INSIDE, _FROM_OUTSIDE)):
+        # A handful of steps has none to spare for larger balls.
+        for i, legs in enumerate((_INSIDE, _FROM_OUTSIDE if self.steps >= 10 else _INSIDE)):
             begin = 0
             for share, wide in legs:
                 end = self.steps + 2 if wide == 1 else begin + int(share * self.steps)
@@ -116,7 +117,7 @@ class _SparseAPGD(Steps):
         return ball, place, every
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        # A bisection's radii are many and its steps at each few: none to spare for larger balls.
+        # Nor has a bisection, whose radii are many.
         rows.fresh = ~goes_on(ask, rows) & bool(ask.threat.ladder)
         radius = self.legs[0][:, 0].to(rows.eps)[rows.fresh.long()] * rows.eps
         _begin(ask, rows, self.targets, radius)
@@ -168,7 +169,7 @@ def apgd(
     z' = Π(z + η·v), z ← Π(z + 0.75·(z' − z) + 0.25·(z − z_before)); at a checkpoint η is halved and the search goes
     back to its best point if fewer than 75 % of the steps raised the loss, or neither η nor the best changed since
     the last one. In L1 the number of moved coordinates follows the sparsity of the best point, and one comes from
-    outside: 30 % of the steps in the ball of 3·eps, 30 % in that of 2·eps, each leg from the best point of the last.
+    outside: 30 % of ten or more steps in the ball of 3·eps, 30 % in that of 2·eps, each leg from the last one's best.
 
     Arguments:
         model, x, y, threat, options: as for :func:`calipers.attacks.pgd`.
