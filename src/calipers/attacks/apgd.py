@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.losses import Loss, find_loss
-from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, column, go_on, goes_on, likely_targets
+from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, column, go_on, likely_targets
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -87,7 +87,7 @@ class _APGD(Steps):
         return torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
 
 
-# In L1: shares of the steps, and the ball they are spent in, in units of eps; and where a search goes on.
+# In L1: shares of the steps, and the ball they are spent in, in units of eps; the second where steps are few.
 _FROM_OUTSIDE, _INSIDE = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0)), ((1.0, 1.0),)
 
 
@@ -98,43 +98,40 @@ class _SparseAPGD(Steps):
     Its Algorithm 1 in legs: each but the first begins at the best point of the one before, in a smaller ball.
     """
 
-    @cached_property
-    def legs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The ball in units of eps, a look's place in its leg, the steps between checkpoints.
+    legs: tuple[tuple[float, float], ...] = _INSIDE
 
-        Each of shape (2, steps + 2): for a search that goes on (0) or is fresh (1), and every look.
-        """
-        ball = torch.ones(2, self.steps + 2, dtype=torch.float64)
-        place, every = (torch.ones(2, self.steps + 2, dtype=torch.int64) for _ in range(2))
-        # A handful of steps has none to spare for larger balls.
-        for i, legs in enumerate((_INSIDE, _FROM_OUTSIDE if self.steps >= 10 else _INSIDE)):
-            begin = 0
-            for share, wide in legs:
-                end = self.steps + 2 if wide == 1 else begin + int(share * self.steps)
-                ball[i, begin:end], place[i, begin:end] = wide, torch.arange(end - begin)
-                every[i, begin:end] = max(int(0.04 * (min(end, self.steps) - begin)), 1)
-                begin = end
+    @cached_property
+    def plan(self) -> tuple[Tensor, Tensor, Tensor]:
+        """For every look: the ball in units of eps, the place in its leg, the steps between the leg's checkpoints."""
+        ball = torch.ones(self.steps + 2, dtype=torch.float64)
+        place, every = (torch.ones(self.steps + 2, dtype=torch.int64) for _ in range(2))
+        begin = 0
+        for share, wide in self.legs:
+            end = self.steps + 2 if wide == 1 else begin + int(share * self.steps)
+            ball[begin:end], place[begin:end] = wide, torch.arange(end - begin)
+            every[begin:end] = max(int(0.04 * (min(end, self.steps) - begin)), 1)
+            begin = end
         return ball, place, every
 
     def start(self, ask: Ask, rows: Rows) -> None:
-        # Nor has a bisection, whose radii are many.
-        rows.fresh = ~goes_on(ask, rows) & bool(ask.threat.ladder)
-        radius = self.legs[0][:, 0].to(rows.eps)[rows.fresh.long()] * rows.eps
+        radius = float(self.plan[0][0]) * rows.eps
         _begin(ask, rows, self.targets, radius)
-        self._open(rows, radius)
+        rows.size = rows.count = rows.spread = rows.eps
+        self._open(rows, radius, torch.ones_like(rows.k, dtype=torch.bool))
 
-    def _open(self, rows: Rows, radius: Tensor, which: Tensor | None = None) -> None:
-        """A leg in a ball of this radius, for all rows or some."""
-        d = float(rows.x[0].numel())
-        for name, value in (("size", radius), ("count", 0.2 * d), ("spread", d), ("top", -torch.inf)):
-            new = torch.as_tensor(value, dtype=rows.eps.dtype, device=rows.eps.device).expand_as(rows.eps)
-            setattr(rows, name, new.clone() if which is None else torch.where(which, new, getattr(rows, name)))
+    def _open(self, rows: Rows, radius: Tensor, which: Tensor) -> None:
+        """A new leg, in a ball of this radius, for the rows chosen."""
+        d = rows.x[0].numel()
+        rows.size = torch.where(which, radius, rows.size)
+        rows.count = torch.where(which, 0.2 * d, rows.count)
+        rows.spread = torch.where(which, float(d), rows.spread)
+        rows.top = torch.where(which, -torch.inf, rows.top)
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         _remember(rows, seen)
-        (ball, place, every), fresh = (table.to(rows.k.device) for table in self.legs), rows.fresh.long()
-        radius, after = ((ball[fresh, rows.k + i] * rows.eps).to(rows.eps.dtype) for i in (0, 1))
-        here = (place[fresh, rows.k] > 0) & (place[fresh, rows.k] % every[fresh, rows.k] == 0)
+        ball, place, every = (table.to(rows.k.device) for table in self.plan)
+        radius, after = ((ball[rows.k + i] * rows.eps).to(rows.eps.dtype) for i in (0, 1))
+        here = (place[rows.k] > 0) & (place[rows.k] % every[rows.k] == 0)
         used = norm(rows.top_z - rows.x, "l0")
         sparser = here & (used < 0.95 * rows.spread)
         slower = (rows.size / 1.5).maximum(radius / 10)
@@ -145,7 +142,7 @@ class _SparseAPGD(Steps):
         z, grad = torch.where(back, rows.top_z, rows.z), torch.where(back, rows.top_grad, seen.grad)
         lo, hi = ask.model.box.sides(z)
         move = steepest(grad, "l1", torch.where(grad > 0, hi - z, z - lo), rows.count)
-        over = place[fresh, rows.k + 1] == 0
+        over = place[rows.k + 1] == 0
         ahead = torch.where(column(over, z), rows.top_z, z + column(rows.size, z) * move)
         rows.z = project(ahead, rows.x, after, "l1", ask.model.box)
         if bool(over.any()):
@@ -193,6 +190,9 @@ def apgd(
         raise BadInput("steps of APGD", expected="at least 1", got=steps)
     if threat.norm == "l0":
         raise BadInput("norm of APGD", expected="linf, l2 or l1", got="'l0'", hint="pgd and fmn take l0")
-    variant = _SparseAPGD if threat.norm == "l1" else _APGD
-    method: Method = variant(find_loss(loss), steps, targets)
+    method: Method = _APGD(find_loss(loss), steps, targets)
+    if threat.norm == "l1":
+        # A handful of steps has none to spare for larger balls, nor has a bisection, whose radii are many.
+        legs = _FROM_OUTSIDE if threat.ladder and steps >= 10 else _INSIDE
+        method = _SparseAPGD(find_loss(loss), steps, targets, legs=legs)
     return attack(method, model, x, y, threat, **options)

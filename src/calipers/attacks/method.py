@@ -25,7 +25,6 @@ __all__ = [
     "clears",
     "column",
     "go_on",
-    "goes_on",
     "likely_targets",
     "nearest_boundary",
     "reserve",
@@ -196,18 +195,13 @@ def column(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def goes_on(ask: Ask, rows: Rows) -> Tensor:
-    """Whether an attempt is the first at another radius, which begins where the last one ended: bool (N,)."""
-    return (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
-
-
 def go_on(ask: Ask, rows: Rows, fresh: Tensor) -> Tensor:
     """Where an attempt begins: at ``fresh``, but the first at another radius where the last one ended."""
-    again = goes_on(ask, rows)
-    if not bool(again.any()):
+    goes_on = (rows.attempt > 0) & (rows.attempt % ask.restarts == 0)
+    if not bool(goes_on.any()):
         return fresh
     ended = project(rows.z, rows.x, rows.eps, ask.threat.norm, ask.model.box)
-    return torch.where(column(again, fresh), ended, fresh)
+    return torch.where(column(goes_on, fresh), ended, fresh)
 
 
 def nearest_boundary(seen: Seen, name: Norm) -> tuple[Tensor, Tensor]:
