@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -137,14 +138,34 @@ def table(record: Record, name: str, norm: str, images: int, steps: int) -> None
         print("| {contender} | {not_broken} | {gradients_used} | {seconds} |".format(**row))
 
 
+def summary(record: Record, networks: list[str], norms: list[str], images: int, steps: int) -> None:
+    """Of every network and norm the least share not broken by ours and by the peers', and that of APGD-CE and PGD."""
+    print("\n| network, norm, eps | Calipers' strongest | its APGD-CE / PGD | peers' strongest | their APGD-CE / PGD |")
+    print("|---|---|---|---|---|")
+    for name, norm in product(networks, norms):
+        rows = record.about(name, norm, images, steps)
+        cells = []
+        for own in (True, False):
+            left = {row["contender"].removeprefix("calipers "): float(row["not_broken"])
+                    for row in rows if row["contender"].startswith("calipers ") == own}  # fmt: skip
+            least = min(left.values())
+            strongest = ", ".join(sorted(contender for contender, share in left.items() if share == least))
+            kinds = [
+                min((s for c, s in left.items() if c.split()[-1] == kind), default=None) for kind in ("apgd-ce", "pgd")
+            ]
+            cells += [f"{least:.3f} {strongest}", " / ".join("none" if s is None else f"{s:.3f}" for s in kinds)]
+        print(f"| {name}, {norm}, {rows[0]['eps']} | {' | '.join(cells)} |")
+
+
 def main(robust: str | None = None, words: list[str] | None = None) -> None:
     """Tables for every network and norm asked for; rows go to fixed.csv, and what is there is not run again."""
     asked = words_of("fixed", main.__doc__, robust, images=64, gradients=40).parse_args(words or [])
     record = Record("fixed.csv", FIELDS)
-    for name in asked.networks or networks(asked.robust):
-        for norm in asked.norms:
-            compare(record, name, norm, asked.images, asked.gradients, asked.robust)
-            table(record, name, norm, asked.images, asked.gradients)
+    chosen = asked.networks or networks(asked.robust)
+    for name, norm in product(chosen, asked.norms):
+        compare(record, name, norm, asked.images, asked.gradients, asked.robust)
+        table(record, name, norm, asked.images, asked.gradients)
+    summary(record, chosen, asked.norms, asked.images, asked.gradients)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ count as infinite in the median, whatever the library says of them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -152,14 +153,39 @@ def compare(
     rows = record.about(*key)
     if not rows:
         return
-    found = torch.tensor([[float(d) for d in row["distances"].split()] for row in rows])
-    near = (found <= 1.01 * found.amin(0)).double().mean(1)
     print(f"\n{network}, {norm}, {images} MNIST images, {steps} gradients, torch {torch.__version__}")
     print("| | median | failed | near | gradients | seconds |\n|---|---|---|---|---|---|")
-    for row, share in sorted(zip(rows, near.tolist(), strict=True), key=lambda pair: float(pair[0]["median"])):
+    for row, share in sorted(zip(rows, _near(rows), strict=True), key=lambda pair: float(pair[0]["median"])):
         print(
             "| {contender} | {median} | {failed} | {share:.0%} | {gradients} | {seconds} |".format(**row, share=share)
         )
+
+
+def summary(record: Record, network: str, norms: list[str], images: int, steps: int) -> None:
+    """One network in all norms: median distance, and the share of images within a percent of the nearest witness."""
+    cells: dict[str, dict[str, str]] = {}
+    for norm in norms:
+        rows = record.about(network, norm, images, steps)
+        least = min((float(row["median"]) for row in rows), default=math.inf)
+        for row, share in zip(rows, _near(rows), strict=True):
+            median, failed = float(row["median"]), int(row["failed"])
+            told = f"{median:.{2 if norm == 'l1' else 4}f}" if math.isfinite(median) else "none"
+            told = f"**{told}**" if median == least else told
+            told += f" ({share:.0%}{f', fails on {failed}' if failed else ''})"
+            cells.setdefault(row["contender"], {})[norm] = told
+    print(f"\n{network}, {images} MNIST images, {steps} gradients: median distance (near)")
+    print(f"| | {' | '.join(norms)} |\n|---|{'---|' * len(norms)}")
+    for name in sorted(cells, key=lambda name: (not name.startswith("calipers"), name)):
+        print(f"| {name} | {' | '.join(cells[name].get(norm, '') for norm in norms)} |")
+
+
+def _near(rows: list[dict[str, str]]) -> list[float]:
+    """For each contender the share of images on which it is within a percent of the nearest of all."""
+    if not rows:
+        return []
+    found = torch.tensor([[float(d) for d in row["distances"].split()] for row in rows])
+    near: list[float] = (found <= 1.01 * found.amin(0)).double().mean(1).tolist()
+    return near
 
 
 def _once(runs: dict[str, Callable[[], tuple[Tensor, str]]]) -> Iterator[tuple[str, tuple[float, tuple[Tensor, str]]]]:
@@ -189,6 +215,7 @@ def main(robust: str | None = None, words: list[str] | None = None) -> None:
     for name in asked.networks or networks(asked.robust):
         for norm in asked.norms:
             compare(record, name, norm, asked.images, asked.gradients, asked.only, asked.repeats, asked.robust)
+        summary(record, name, asked.norms, asked.images, asked.gradients)
 
 
 if __name__ == "__main__":
