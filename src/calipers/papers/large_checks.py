@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from torch import Tensor
 
-from calipers.attacks import AttackResult, fgsm, fmn, noise, pgd, zoo
+from calipers.attacks import fgsm, fmn, noise, zoo
 from calipers.diagnostics import from_other
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
-from calipers.papers.large_training import Trainings
+from calipers.papers.large_training import Attack, Network, Trainings, training_pgd
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.threats import Threat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-__all__ = ["Subject", "appendix_c", "checked"]
-
-Attack = Callable[..., AttackResult]
+__all__ = ["appendix_c", "checked"]
 
 
 @dataclass(frozen=True)
@@ -52,70 +48,53 @@ PUBLISHED: dict[float, dict[str, float]] = {
 }
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network under examination.
-
-    Arguments:
-        name: e.g. ``"0.3 -> 0.5"``.
-        model: the classifier.
-        eps: what its training was extended to.
-        base: the network it was extended from.
-    """
-
-    name: str
-    model: Classifier
-    eps: float
-    base: Classifier
-
-
-def _training_pgd(eps: float, **more: Any) -> Attack:
-    """Section 3.1.1: signed PGD on the cross-entropy from a random start, 2.5·eps/0.05 steps of 0.05."""
-    usual: dict[str, Any] = {"steps": max(round(50 * eps), 1), "step_size": 0.05, "loss": "ce-raw"}
-    return partial(pgd, **usual | more)
-
-
-def _attacks(subject: Subject, effort: _Effort) -> dict[str, tuple[float, Attack]]:
+def _attacks(subject: Network, base: Classifier, effort: _Effort) -> dict[str, tuple[float, Attack]]:
     """Radius and attack of every check that is one, in the paper's order."""
     eps, long = subject.eps, effort.steps
     # Half of what Appendix C takes, as Section 3.3 does; enough of them to cross the ball.
     fine = max(long // 2, round(eps / 0.01))
     return {
-        "training PGD": (eps, _training_pgd(eps)),
+        "training PGD": (eps, subject.attack),
         "1 one step": (eps, partial(fgsm, loss="ce-raw")),
-        "2 unbounded": (1.0, _training_pgd(1.0)),
-        "3 no random offset": (eps, _training_pgd(eps, random_start=False)),
-        f"4 {effort.restarts} restarts": (eps, _training_pgd(eps, restarts=effort.restarts)),
-        f"5 {long} steps": (eps, _training_pgd(eps, steps=long)),
-        **{f"6 eps {part * eps:.3g}": (part * eps, _training_pgd(part * eps)) for part in (0.5, 0.75, 1.25)},
-        f"7 aimed at {effort.targets} classes": (eps, _training_pgd(eps, targets=effort.targets)),
+        "2 unbounded": (1.0, training_pgd(1.0)),
+        "3 no random offset": (eps, training_pgd(eps, random_start=False)),
+        f"4 {effort.restarts} restarts": (eps, training_pgd(eps, restarts=effort.restarts)),
+        f"5 {long} steps": (eps, training_pgd(eps, steps=long)),
+        **{f"6 eps {part * eps:.3g}": (part * eps, training_pgd(part * eps)) for part in (0.5, 0.75, 1.25)},
+        f"7 aimed at {effort.targets} classes": (eps, training_pgd(eps, targets=effort.targets)),
         f"8 {effort.corners:,} random corners": (eps, partial(noise, steps=effort.corners, kind="bernoulli")),
         f"10 ZOO, {effort.zoo} steps": (eps, partial(zoo, steps=effort.zoo)),
-        "11, 12 made on the base network": (eps, from_other(subject.base)),
-        f"0.01 a step, {fine} steps": (eps, _training_pgd(eps, steps=fine, step_size=0.01)),
-        f"raw gradient, {long} steps": (eps, _training_pgd(eps, steps=long, step_size=5e4, raw=True)),
+        "11, 12 made on the base network": (eps, from_other(base)),
+        f"0.01 a step, {fine} steps": (eps, training_pgd(eps, steps=fine, step_size=0.01)),
+        f"raw gradient, {long} steps": (eps, training_pgd(eps, steps=long, step_size=5e4, raw=True)),
     }
 
 
-def checked(subject: Subject, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFrame:
+def checked(subject: Network, base: Classifier, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFrame:
     """One row a check: the percentage that its attack leaves, beside the paper's; check 9 is a mean distance.
+
+    Arguments:
+        subject: the network under examination.
+        base: the network it was extended from.
+        x, y: test examples.
+        scale: how hard to try.
 
     Example:
         >>> from calipers.models import references
         >>> r = references()[0]
-        >>> table = checked(Subject("itself", r.classifier, 0.1, r.classifier), r.x[:2], r.y[:2], "smoke")
+        >>> table = checked(Network(r.classifier, 0.1, training_pgd(0.1)), r.classifier, r.x[:2], r.y[:2], "smoke")
         >>> bool((table.left.dropna() <= 100).all()), len(table)
         (True, 17)
     """
     effort, rows = EFFORTS[scale], []
-    for name, (eps, attack) in _attacks(subject, effort).items():
+    for name, (eps, attack) in _attacks(subject, base, effort).items():
         left = 100 * (1 - float(attack(subject.model, x, y, Threat("linf", eps)).success.double().mean()))
         stated = next((value for key, value in PUBLISHED.get(subject.eps, {}).items() if name.startswith(key)), None)
         rows.append({"check": name, "eps": eps, "left": left, "published": stated})
-    for name, model in (("9 mean distance to break all", subject.model), ("9 the same, base network", subject.base)):
+    for name, model in (("9 mean distance to break all", subject.model), ("9 the same, base network", base)):
         distance = fmn(model, x, y, Threat("linf"), steps=min(effort.steps, 100)).distance
         rows.append({"check": name, "distance": float(distance[distance.isfinite()].mean())})
-    return pd.DataFrame(rows).assign(model=subject.name, images=len(x))
+    return pd.DataFrame(rows).assign(images=len(x))
 
 
 @figure(
@@ -126,23 +105,21 @@ def checked(subject: Subject, x: Tensor, y: Tensor, scale: Scale) -> pd.DataFram
     long=True,
 )
 def appendix_c(scale: Scale, bench: Bench = HERE) -> Result:
-    """The checks of both networks, and what breaks the second."""
+    """The checks of both, and of a third network: for 0.5, against a PGD too weak to show that it is impossible."""
     runs, effort = Trainings(scale, bench.trained), EFFORTS[scale]
-    base = runs.base(0.3).model
-    with warnings.catch_warnings():
-        # That nothing can be learned at half the box is what this figure is about.
-        warnings.simplefilter("ignore")
-        subjects = [Subject(f"0.3 -> {eps:g}", runs.extended(0.3, eps).model, eps, base) for eps in (0.4, 0.5)]
+    base, subjects = runs.base(0.3).model, runs.examined()
     test = runs.studio.test(effort.images)
-    table = pd.concat([checked(subject, test.x, test.y, scale) for subject in subjects], ignore_index=True)
+    parts = {name: checked(subject, base, test.x, test.y, scale) for name, subject in subjects.items()}
     findings = (
         f"{runs.told()}; checked on {len(test)} test examples.",
-        *(sentence for subject in subjects for sentence in _told(table[table.model == subject.name], subject)),
+        runs.learnt(subjects),
+        *(f"{name}: {sentence}" for name, part in parts.items() for sentence in _told(part)),
     )
-    return Result(table, findings, lambda: _draw(table, subjects))
+    table = pd.concat([part.assign(model=name) for name, part in parts.items()], ignore_index=True)
+    return Result(table, findings, lambda: _draw(parts))
 
 
-def _told(part: pd.DataFrame, subject: Subject) -> list[str]:
+def _told(part: pd.DataFrame) -> list[str]:
     """What the checks say of one network, with the paper's words beside."""
     left = dict(zip(part.check, part.left, strict=True))
     usual = left["training PGD"]
@@ -160,25 +137,24 @@ def _told(part: pd.DataFrame, subject: Subject) -> list[str]:
     verdict = f"{len(lower)} find more than two points more: {', '.join(lower)}; {least} leaves {lower[least]:.1f} %" \
         if lower else "none finds two points more"  # fmt: skip
     return [
-        f"{subject.name}: {stated}.",
-        f"{subject.name}: of the checks that should not find more than the training's PGD ({usual:.1f} % left), "
-        f"{verdict}.",
-        f"{subject.name}: unbounded PGD leaves {left['2 unbounded']:.1f} %; from half of eps to 1.25 eps "
+        f"{stated}.",
+        f"of the checks that should not find more than the training's PGD ({usual:.1f} % left), {verdict}.",
+        f"unbounded PGD leaves {left['2 unbounded']:.1f} %; from half of eps to 1.25 eps "
         f"{', '.join(f'{value:.1f}' for value in by_eps)} % are left; the mean distance to break all is {far:.3f}, of "
         f"the base network {base:.3f}.",
     ]
 
 
-def _draw(table: pd.DataFrame, subjects: list[Subject]) -> Picture:
+def _draw(parts: dict[str, pd.DataFrame]) -> Picture:
     from matplotlib.figure import Figure as Canvas
 
-    page = Canvas(figsize=(9, 4.2), layout="constrained")
-    for axis, subject in zip(page.subplots(1, 2, sharey=True), subjects, strict=True):
-        part = table[(table.model == subject.name) & table.left.notna()]
-        # Names of other sizes differ between the two networks by their radii alone: places, not words, are shared.
+    page = Canvas(figsize=(4.5 * len(parts), 4.2), layout="constrained")
+    for axis, (name, part) in zip(page.subplots(1, len(parts), sharey=True), parts.items(), strict=True):
+        part = part[part.left.notna()]
+        # Names of other sizes differ between the networks by their radii alone: places, not words, are shared.
         place = range(len(part))[::-1]
         axis.barh(place, part.left, color="tab:blue", height=0.6)
         axis.plot(part.published, place, "|", color="tab:red", markersize=14, markeredgewidth=2)
-        axis.set(xlim=(0, 100), xlabel="% left (red: published)", title=subject.name)
+        axis.set(xlim=(0, 100), xlabel="% left (red: published)", title=name)
         axis.set_yticks(list(place), part.check, fontsize=7)
     return page

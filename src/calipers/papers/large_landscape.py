@@ -28,7 +28,7 @@ from calipers.diagnostics import (
 )
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
-from calipers.papers.large_training import Trainings
+from calipers.papers.large_training import Network, Trainings, training_pgd
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.runner import Draws
 from calipers.threats import Threat
@@ -105,21 +105,6 @@ def _curves_result(curves: dict[str, Tensor], told: Sequence[str], panels: Seque
     return Result(table, (f"{numbers} ({explained}).", *told), draw)
 
 
-def _chance(runs: Trainings, names: dict[str, Classifier], eps: dict[str, float]) -> str:
-    """Which of the networks is no better than one constant answer: its curve then says nothing."""
-    test, flat = runs.studio.test(runs.size.judged), []
-    most = float(torch.bincount(test.y).max()) / len(test)
-    for name, model in names.items():
-        z = _pgd(model, test.x, test.y, eps=eps[name]) if eps[name] else test.x
-        with torch.no_grad():
-            right = float((model(z).argmax(1) == test.y).double().mean())
-        if right <= most + 0.02:
-            flat.append(f"{name} ({100 * right:.1f} %)")
-    if not flat:
-        return "Every end of a line is a network that is better than a constant answer at its eps."
-    return f"No better than a constant answer, so that the line says nothing about robust weights: {', '.join(flat)}."
-
-
 @figure(
     "large_perturbations.figure3",
     paper=PAPER,
@@ -134,9 +119,8 @@ def figure3(scale: Scale, bench: Bench = HERE) -> Result:
     ends = {0.0: standard.model} | {eps: runs.base(eps).model for eps in (0.2, 0.3, 0.4)}
     start = fresh(runs.studio.arch, seed=0)
     curves = {f"eps = {eps:g}": _curve(runs, look, start, end, eps) for eps, end in ends.items()}
-    named = {f"eps = {eps:g}": end for eps, end in ends.items()}
-    told = _chance(runs, named, {f"eps = {eps:g}": eps for eps in ends})
-    return _curves_result(curves, (f"{runs.told()}.", told), [[name] for name in curves])
+    learnt = runs.learnt({f"eps = {eps:g}": Network(end, eps, training_pgd(eps)) for eps, end in ends.items()})
+    return _curves_result(curves, (f"{runs.told()}.", learnt), [[name] for name in curves])
 
 
 @figure(
@@ -171,8 +155,9 @@ def _extended(
     for name, eps in (fine or {}).items():
         careful = partial(_pgd, eps=eps, step_size=0.005, steps=look.fine_steps)
         curves[name] = _curve(runs, look, start, end, eps, careful)
-    told = _chance(runs, {"0.3": start, "0.3 -> 0.4": end}, {"0.3": 0.3, "0.3 -> 0.4": 0.4})
-    return _curves_result(curves, (f"{runs.told()}.", told), [[name] for name in curves])
+    ends = {"0.3": (start, 0.3), "0.3 -> 0.4": (end, 0.4)}
+    learnt = runs.learnt({name: Network(model, eps, training_pgd(eps)) for name, (model, eps) in ends.items()})
+    return _curves_result(curves, (f"{runs.told()}.", learnt), [[name] for name in curves])
 
 
 @figure(
@@ -183,12 +168,13 @@ def _extended(
     long=True,
 )
 def figure5(scale: Scale, bench: Bench = HERE) -> Result:
-    """The loss on the plane of sign(∂loss/∂x) and random signs, half of eps along both, for three networks."""
+    """The loss on the plane of sign(∂loss/∂x) and random signs, half of eps along both, for four networks."""
     runs, look = Trainings(scale, bench.trained), LOOKS[scale]
     test = runs.studio.test(look.examples)
     rows: list[dict[str, object]] = []
     first: dict[str, np.ndarray] = {}
-    for name, (model, eps) in _networks(runs).items():
+    networks = {"0.3": Network(runs.base(0.3).model, 0.3, training_pgd(0.3))} | runs.examined()
+    for name, (model, eps, _) in networks.items():
         sign = saliency(model, test.x, test.y).sign()
         draws = Draws(0, test.index, step=0)
         random = torch.where(draws.uniform(test.x[0].numel()) < 0.5, -1.0, 1.0).view_as(test.x)
@@ -213,16 +199,9 @@ def figure5(scale: Scale, bench: Bench = HERE) -> Result:
         f"Medians over {look.examples} test examples, {look.points} x {look.points} points each: {told} (jump: the "
         f"largest between neighbours; a straight slope's is {straight:.3f}, a cliff's 1).",
         f"{runs.told()}.",
+        runs.learnt(networks),
     )
     return Result(table, findings, lambda: _draw_planes(first))
-
-
-def _networks(runs: Trainings) -> dict[str, tuple[Classifier, float]]:
-    return {
-        "0.3": (runs.base(0.3).model, 0.3),
-        "0.3 -> 0.4": (runs.extended(0.3, 0.4).model, 0.4),
-        "0.3 -> 0.5": (runs.extended(0.3, 0.5).model, 0.5),
-    }
 
 
 def _draw_planes(planes: dict[str, np.ndarray]) -> Picture:
@@ -269,31 +248,38 @@ def _interpretability(scale: Scale, folder: Path | None, shown: int) -> Result:
     runs, look = Trainings(scale, folder), LOOKS[scale]
     test = runs.studio.test(max(look.examples, shown))
     x, y = test.x, test.y
+    networks = {"0.3": Network(runs.base(0.3).model, 0.3, training_pgd(0.3))} | runs.examined()
     maps: dict[str, Tensor] = {}
-    for name, (model, _) in list(_networks(runs).items())[:2]:
-        maps[f"saliency, {name}"] = saliency(model, _pgd_from_x(model, x, y, eps=0.3), y)
-        maps[f"sign 0.45, {name}"] = _pgd_from_x(model, x, y, eps=0.45) - x
-    weak, eps = _networks(runs)["0.3 -> 0.5"]
-    raw = climb(weak, x, y, Threat("linf", eps), steps=look.raw_steps, step_size=5e4, raw=True, random_start=False)
-    maps["raw 0.5, 0.3 -> 0.5"] = raw - x
+    told: list[str] = []
+    for name, (model, eps, _) in networks.items():
+        if eps < 0.5:
+            maps[f"saliency, {name}"] = saliency(model, _pgd_from_x(model, x, y, eps=0.3), y)
+            maps[f"sign 0.45, {name}"] = _pgd_from_x(model, x, y, eps=0.45) - x
+            continue
+        threat = Threat("linf", eps)
+        raw = climb(model, x, y, threat, steps=look.raw_steps, step_size=5e4, raw=True, random_start=False)
+        maps[f"raw {eps:g}, {name}"] = raw - x
+        with torch.no_grad():
+            fooled, signed = (
+                float((model(z).argmax(1) != y).double().mean()) for z in (raw, _pgd(model, x, y, eps=eps))
+            )
+        told.append(f"On {name} the raw gradient (step 5e4, {look.raw_steps} steps) fools {100 * fooled:.0f} %, the "
+                    f"training's signed PGD {100 * signed:.0f} %.")  # fmt: skip
     table = pd.DataFrame([
         {"map": name, "gini": float(gini(m).mean()), "in_foreground": float(foreground(m, x).mean()),
          "agreement_with_0.3": float(agreement(m, maps[_partner(name)]).mean())}
         for name, m in maps.items()
     ])  # fmt: skip
     share = float((x > 0.5).flatten(1).double().mean())
-    with torch.no_grad():
-        fooled = float((weak(raw).argmax(1) != y).double().mean())
-        signed = float((weak(_pgd(weak, x, y, eps=eps)).argmax(1) != y).double().mean())
     rows = table.set_index("map")
     findings = (
         f"Means over {len(test)} test examples. Saliency: Gini {rows.gini['saliency, 0.3']:.3f} for 0.3, "
         f"{rows.gini['saliency, 0.3 -> 0.4']:.3f} for 0.3 -> 0.4; in the foreground "
         f"{rows.in_foreground['saliency, 0.3']:.3f} and {rows.in_foreground['saliency, 0.3 -> 0.4']:.3f}, where "
         f"{share:.3f} of the pixels are.",
-        f"On the network extended to 0.5 the raw gradient (step 5e4, {look.raw_steps} steps) fools "
-        f"{100 * fooled:.0f} %, the training's signed PGD {100 * signed:.0f} %.",
+        *told,
         f"{runs.told()}.",
+        runs.learnt(networks),
     )
     return Result(table, findings, lambda: _draw_maps(x[:shown], {name: m[:shown] for name, m in maps.items()}))
 
