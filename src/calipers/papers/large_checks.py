@@ -10,11 +10,13 @@ import pandas as pd
 from torch import Tensor
 
 from calipers.attacks import fgsm, fmn, noise, zoo
+from calipers.audit import Inputs, audit
 from calipers.diagnostics import from_other
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import Attack, Network, Trainings, training_pgd
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
+from calipers.records import Run
 from calipers.threats import Threat
 
 if TYPE_CHECKING:
@@ -33,12 +35,13 @@ class _Effort:
     corners: int
     targets: int
     zoo: int
+    budget: str
 
 
 EFFORTS: dict[Scale, _Effort] = {
-    "smoke": _Effort(6, 20, 2, 128, 2, 1),
-    "cpu": _Effort(100, 200, 3, 10_000, 9, 10),
-    "paper": _Effort(10_000, 2000, 10, 10**8, 9, 10),
+    "smoke": _Effort(6, 20, 2, 128, 2, 1, "quick"),
+    "cpu": _Effort(100, 200, 3, 10_000, 9, 10, "standard"),
+    "paper": _Effort(10_000, 2000, 10, 10**8, 9, 10, "thorough"),
 }
 
 # What the paper states, in percent, by eps and by how the check begins.
@@ -110,12 +113,18 @@ def appendix_c(scale: Scale, bench: Bench = HERE) -> Result:
     base, subjects = runs.base(0.3).model, runs.examined()
     test = runs.studio.test(effort.images)
     parts = {name: checked(subject, base, test.x, test.y, scale) for name, subject in subjects.items()}
+    ours = {
+        name: audit(Inputs(model, test, len(test), base), norm="linf", eps=[eps], budget=effort.budget)
+        for name, (model, eps, _) in subjects.items()
+    }
     findings = (
         f"{runs.told()}; checked on {len(test)} test examples.",
         runs.learnt(subjects),
-        *(f"{name}: {sentence}" for name, part in parts.items() for sentence in _told(part)),
+        *(f"{name}: {sentence}" for name, part in parts.items() for sentence in (*_told(part), _battery(ours[name]))),
     )
-    table = pd.concat([part.assign(model=name) for name, part in parts.items()], ignore_index=True)
+    verdicts = {name: pd.DataFrame([{"check": c.id, "verdict": c.verdict} for c in ours[name].checks]) for name in ours}
+    both = [part.assign(model=name) for some in (parts, verdicts) for name, part in some.items()]
+    table = pd.concat(both, ignore_index=True)
     return Result(table, findings, lambda: _draw(parts))
 
 
@@ -143,6 +152,17 @@ def _told(part: pd.DataFrame) -> list[str]:
         f"{', '.join(f'{value:.1f}' for value in by_eps)} % are left; the mean distance to break all is {far:.3f}, of "
         f"the base network {base:.3f}.",
     ]
+
+
+def _battery(run: Run) -> str:
+    """What this project's own battery says of the same network, and where its audit ends."""
+    failed = [one.id for one in run.checks if not one.passed]
+    passed = sum(one.verdict == "passed" for one in run.checks)
+    (band,), reaction = run.summary.threats, run.summary.reaction
+    before = f" ({100 * reaction.before[0]:.1f} before it acted on them)" if reaction else ""
+    named = f" ({', '.join(failed)})" if failed else ""
+    left = f"its audit leaves {100 * band.not_broken:.1f} %{before}"
+    return f"of this project's own checks {passed} pass and {len(failed)} fail{named}; {left}."
 
 
 def _draw(parts: dict[str, pd.DataFrame]) -> Picture:
