@@ -306,7 +306,7 @@ def _draw_maps(x: Tensor, maps: dict[str, Tensor]) -> Picture:
             picture = m[at].squeeze().numpy()
             peak = float(np.abs(picture).max()) or 1.0
             axis.imshow(picture, cmap="RdBu_r", vmin=-peak, vmax=peak, interpolation="nearest")
-            axis.set_title(name if at == 0 else "", fontsize=7)
+            axis.set_title(name.replace(", ", "\n") if at == 0 else "", fontsize=7)
         for axis in axes:
             axis.set_axis_off()
     return page
