@@ -40,7 +40,7 @@ class _Effort:
 
 EFFORTS: dict[Scale, _Effort] = {
     "smoke": _Effort(6, 20, 2, 128, 2, 1, "quick"),
-    "cpu": _Effort(100, 200, 3, 10_000, 9, 10, "standard"),
+    "cpu": _Effort(100, 2000, 3, 10_000, 9, 10, "standard"),
     "paper": _Effort(10_000, 2000, 10, 10**8, 9, 10, "thorough"),
 }
 
