@@ -63,7 +63,7 @@ def _attacks(subject: Network, base: Classifier, effort: _Effort) -> dict[str, t
         "3 no random offset": (eps, training_pgd(eps, random_start=False)),
         f"4 {effort.restarts} restarts": (eps, training_pgd(eps, restarts=effort.restarts)),
         f"5 {long} steps": (eps, training_pgd(eps, steps=long)),
-        **{f"6 eps {part * eps:.3g}": (part * eps, training_pgd(part * eps)) for part in (0.5, 0.75, 1.25)},
+        **{f"6 at {part:g} eps": (part * eps, training_pgd(part * eps)) for part in (0.5, 0.75, 1.25)},
         f"7 aimed at {effort.targets} classes": (eps, training_pgd(eps, targets=effort.targets)),
         f"8 {effort.corners:,} random corners": (eps, partial(noise, steps=effort.corners, kind="bernoulli")),
         f"10 ZOO, {effort.zoo} steps": (eps, partial(zoo, steps=effort.zoo)),
@@ -135,7 +135,7 @@ def _told(part: pd.DataFrame) -> list[str]:
     same = {name: value for name, value in left.items() if value == value and name[0].isdigit() and name[:2] not in
             ("2 ", "6 ")}  # fmt: skip
     lower = {name: value for name, value in same.items() if value < usual - 2}
-    by_eps = [value for name, value in left.items() if name.startswith("6 eps")]
+    by_eps = [value for name, value in left.items() if name.startswith("6 ")]
     far, base = part.distance.dropna()
     stated = "; ".join(
         f"{name}: {value:.1f} % left (published {said:.0f})"
@@ -171,7 +171,6 @@ def _draw(parts: dict[str, pd.DataFrame]) -> Picture:
     page = Canvas(figsize=(4.5 * len(parts), 4.2), layout="constrained")
     for axis, (name, part) in zip(page.subplots(1, len(parts), sharey=True), parts.items(), strict=True):
         part = part[part.left.notna()]
-        # Names of other sizes differ between the networks by their radii alone: places, not words, are shared.
         place = range(len(part))[::-1]
         axis.barh(place, part.left, color="tab:blue", height=0.6)
         axis.plot(part.published, place, "|", color="tab:red", markersize=14, markeredgewidth=2)
