@@ -148,6 +148,9 @@ def summary(record: Record, networks: list[str], norms: list[str], images: int, 
         for own in (True, False):
             left = {row["contender"].removeprefix("calipers "): float(row["not_broken"])
                     for row in rows if row["contender"].startswith("calipers ") == own}  # fmt: skip
+            if not left:
+                cells += ["none", "none"]
+                continue
             least = min(left.values())
             strongest = ", ".join(sorted(contender for contender, share in left.items() if share == least))
             kinds = [

@@ -85,7 +85,7 @@ def checked(subject: Network, base: Classifier, x: Tensor, y: Tensor, scale: Sca
     Example:
         >>> from calipers.models import references
         >>> r = references()[0]
-        >>> table = checked(Network(r.classifier, 0.1, training_pgd(0.1)), r.classifier, r.x[:2], r.y[:2], "smoke")
+        >>> table = checked(Network.usual(r.classifier, 0.1), r.classifier, r.x[:2], r.y[:2], "smoke")
         >>> bool((table.left.dropna() <= 100).all()), len(table)
         (True, 17)
     """

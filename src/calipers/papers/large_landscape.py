@@ -28,7 +28,7 @@ from calipers.diagnostics import (
 )
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
-from calipers.papers.large_training import Network, Trainings, training_pgd
+from calipers.papers.large_training import Network, Trainings
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.runner import Draws
 from calipers.threats import Threat
@@ -121,7 +121,7 @@ def figure3(scale: Scale, bench: Bench = HERE) -> Result:
     held = ", ".join(f"{run.metrics[-1]['robust']:.1%} at {eps:g}" for eps, run in trained.items() if eps)
     start = fresh(runs.studio.arch, seed=0)
     curves = {f"eps = {eps:g}": _curve(runs, look, start, end, eps) for eps, end in ends.items()}
-    learnt = runs.learnt({f"eps = {eps:g}": Network(end, eps, training_pgd(eps)) for eps, end in ends.items()})
+    learnt = runs.learnt({f"eps = {eps:g}": Network.usual(end, eps) for eps, end in ends.items()})
     told = (f"{runs.told()}.", learnt, f"Of the held-out examples PGD leaves the trained networks {held}.")
     return _curves_result(curves, told, [[name] for name in curves])
 
@@ -158,8 +158,7 @@ def _extended(
     for name, eps in (fine or {}).items():
         careful = partial(_pgd, eps=eps, step_size=0.005, steps=look.fine_steps)
         curves[name] = _curve(runs, look, start, end, eps, careful)
-    ends = {"0.3": (start, 0.3), "0.3 -> 0.4": (end, 0.4)}
-    learnt = runs.learnt({name: Network(model, eps, training_pgd(eps)) for name, (model, eps) in ends.items()})
+    learnt = runs.learnt({"0.3": Network.usual(start, 0.3), "0.3 -> 0.4": Network.usual(end, 0.4)})
     return _curves_result(curves, (f"{runs.told()}.", learnt), [[name] for name in curves])
 
 
@@ -176,7 +175,7 @@ def figure5(scale: Scale, bench: Bench = HERE) -> Result:
     test = runs.studio.test(look.examples)
     rows: list[dict[str, object]] = []
     first: dict[str, np.ndarray] = {}
-    networks = {"0.3": Network(runs.base(0.3).model, 0.3, training_pgd(0.3))} | runs.examined()
+    networks = {"0.3": Network.usual(runs.base(0.3).model, 0.3)} | runs.examined()
     for name, (model, eps, _) in networks.items():
         sign = saliency(model, test.x, test.y).sign()
         draws = Draws(0, test.index, step=0)
@@ -251,7 +250,7 @@ def _interpretability(scale: Scale, folder: Path | None, shown: int) -> Result:
     runs, look = Trainings(scale, folder), LOOKS[scale]
     test = runs.studio.test(max(look.examples, shown))
     x, y = test.x, test.y
-    networks = {"0.3": Network(runs.base(0.3).model, 0.3, training_pgd(0.3))} | runs.examined()
+    networks = {"0.3": Network.usual(runs.base(0.3).model, 0.3)} | runs.examined()
     maps: dict[str, Tensor] = {}
     told: list[str] = []
     for name, (model, eps, _) in networks.items():
