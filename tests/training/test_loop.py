@@ -162,6 +162,20 @@ def test_metrics_are_what_they_say(tmp_path):
     assert json.loads((tmp_path / ABOUT).read_text())["plan"]["ascent"]["steps"] == 2
 
 
+def test_fresh_weights_are_drawn_as_asked():
+    """Glorot: U(−r, r) with r² = 6/(n + m), biases 0; the tutorial: N(0, 0.1²) cut at 0.2, biases 0.1."""
+    layer = fresh("mnist-mlp-512", init="glorot").module[1]
+    reach = (6 / (784 + 512)) ** 0.5
+    assert 0.999 * reach < layer.weight.abs().max() <= reach
+    assert not layer.bias.any()
+    layer = fresh("mnist-mlp-512", init="tutorial").module[1]
+    assert 0.199 < layer.weight.abs().max() <= 0.2
+    assert layer.weight.std().item() == pytest.approx(0.1 * 0.8796, rel=0.01)
+    assert (layer.bias == 0.1).all()
+    with pytest.raises(BadInput, match="initial weights: got 'tutorals'; did you mean 'tutorial'"):
+        fresh("mnist-mlp-512", init="tutorals")
+
+
 def test_weight_decay_is_the_papers():
     """θ ← θ − η(∇ + λθ), held against one step worked by hand."""
     plan = Plan("standard", Schedule("constant", 0.0), epochs=1, batch_size=200, optimizer="sgd", lr=0.1,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from calipers import models
 from calipers.errors import BadInput, nearest
@@ -17,7 +19,12 @@ from calipers.threats import Box
 
 __all__ = ["INITIALISATIONS", "begun", "fresh", "initial", "trained_for"]
 
-INITIALISATIONS = ("torch", "glorot")
+_DRAWN: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    # how weights are drawn, and what biases are
+    "glorot": (nn.init.xavier_uniform_, 0.0),
+    "tutorial": (partial(nn.init.trunc_normal_, std=0.1, a=-0.2, b=0.2), 0.1),
+}
+INITIALISATIONS = ("torch", *_DRAWN)
 
 
 def fresh(
@@ -30,7 +37,8 @@ def fresh(
         seed: of the weights.
         box: the values an input may take.
         shape: of one example; the architecture's own by default.
-        init: ``"torch"``, the layers' own, or ``"glorot"`` (uniform, biases 0).
+        init: ``"torch"``, the layers' own, ``"glorot"`` (uniform, biases 0), or ``"tutorial"``, that of the
+            TensorFlow tutorial's network: N(0, 0.1²) cut at two deviations, biases 0.1.
 
     Raises:
         BadInput: for an unknown name, or a factory that fails.
@@ -56,19 +64,20 @@ def fresh(
             module, shape = module.module, shape or module.shape
         if not isinstance(module, nn.Module):
             raise BadInput(f"--arch {arch}", expected="an nn.Module or a Classifier", got=type(module).__name__)
-        if init == "glorot":
-            _glorot(module)
+        if init != "torch":
+            _draw_again(module, init)
     if shape is None:
         raise BadInput(f"--arch {arch}", expected="to know the shape of one example", got="none", hint="give shape=")
     return Classifier.of(module.eval(), shape=shape, box=box, name=arch)
 
 
-def _glorot(module: nn.Module) -> None:
+def _draw_again(module: nn.Module, init: str) -> None:
+    draw, bias = _DRAWN[init]
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight)
+            draw(part.weight)
             if part.bias is not None:
-                nn.init.zeros_(part.bias)
+                nn.init.constant_(part.bias, bias)
 
 
 def begun(init: Path | None) -> dict[str, Any]:
