@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -41,9 +42,19 @@ def test_the_paper_scale_is_the_published_one() -> None:
     plan = runs.plan(Schedule("constant", 0.3), size.epochs)
     assert (plan.optimizer, plan.lr, plan.batch_size, plan.ascent.plan(0.3)) == ("adam", 1e-3, 128, (15, 0.05))
     assert plan.ascent.plan(0.4) == (20, 0.05)
-    assert not size.ramp
+    assert (size.tried, size.ramp) == (5, 2)
     grid = _variants()
     assert len({_named(name) for name in grid}) == len(grid) == 19
+
+
+def test_a_base_network_gets_a_ramp_only_if_it_never_left_chance(tmp_path: Path) -> None:
+    size = replace(SIZES["smoke"], examples=1000, epochs=12, tried=10, ramp=3)
+    runs = Trainings("smoke", tmp_path, {"smoke": size})
+    learnt, stuck = runs.base(0.01), runs.base(0.45)
+    assert {row["eps"] for row in learnt.metrics} == {0.01}
+    assert len({row["eps"] for row in stuck.metrics}) > 1
+    assert [len(run.metrics) for run in (learnt, stuck, runs.base(0.01))] == [12, 12, 12]
+    assert len(pd.read_parquet(next(tmp_path.glob(f"*plain-0.45/{METRICS}")))) == 10
 
 
 def test_every_figure_of_the_training_says_what_it_claims() -> None:

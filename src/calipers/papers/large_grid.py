@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pandas as pd
 
 from calipers.papers.large_perturbations import PAPER
+from calipers.papers.large_training import LEARNED
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.trainings import Studio
 from calipers.threats import Threat
@@ -59,7 +59,7 @@ def appendix_b(scale: Scale, bench: Bench = HERE) -> Result:
         deep = replace(studio, arch="mnist-resnet18")
         runs["ResNet-18"] = deep.fit("resnet18", replace(_REFERENCE, epochs=epochs))
     table = pd.DataFrame([_ending(name, run) for name, run in runs.items()])
-    left = table[table.loss < 0.95 * math.log(10)]
+    left = table[table.loss < LEARNED]
     named = zip(left.setting, left.robust.mul(100).round(1), strict=True)
     trained = ", ".join(f"{setting} (robust {robust}%)" for setting, robust in named) or "none"
     return Result(table, (
