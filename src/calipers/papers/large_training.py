@@ -212,7 +212,9 @@ def _judged(model: Classifier, test: DataSet, size: _Size) -> dict[str, float]:
 
     The L2 remark does not say whether PGD starts at random, or whether it follows the gradient as it is: all are told.
     """
-    row = {"clean": 100 * accuracy(model, test.x, test.y)}
+    x, y = model.check(test.x, test.y)
+    test = replace(test, x=x, y=y, index=test.index.to(model.device))
+    row = {"clean": 100 * accuracy(model, x, y)}
     few = test.take(min(size.strongly, len(test)))
     for eps in (0.3, 0.4):
         threat = Threat("linf", eps)

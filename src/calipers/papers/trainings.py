@@ -74,11 +74,11 @@ class Studio:
 
         Arguments:
             name: what it is kept as; it must be another one for another plan.
-            plan: how; trained in bfloat16 where the processor has it.
+            plan: how; trained in bfloat16 where the device has it.
             start: initial weights, which stay as they are; fresh ones by default.
             init: how fresh ones are drawn.
         """
-        plan = replace(plan, precision=best_precision("cpu"))
+        plan = replace(plan, precision=best_precision())
         out = self.folder / f"{self.data}-{self.arch}-{name}" if self.folder else None
         begun = out is not None and (out / ABOUT).exists()
         model = copied(start) if start else fresh(self.arch, seed=plan.seed, init=init)
@@ -88,12 +88,15 @@ class Studio:
     def told(self) -> str:
         """The studio in a sentence."""
         some = f"the first {self.examples} training examples of" if self.examples else "all training examples of"
-        return f"{self.arch} on {some} {self.data}, mixed precision {best_precision('cpu')}"
+        return f"{self.arch} on {some} {self.data}, mixed precision {best_precision()}"
 
 
 def draw_curves(axis: Axes, curves: dict[str, pd.DataFrame], column: str) -> None:
     """One line a training, by epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     for name, part in curves.items():
         axis.plot(part.epoch, part[column], ".-", markersize=3, linewidth=1, label=name)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="epoch", ylabel=column.replace("_", " "))
     axis.legend(fontsize=7, frameon=False)

@@ -283,7 +283,7 @@ class _Loop:
             "images_per_second": n / max(state.seconds, 1e-9), "seconds": state.seconds,
         }  # fmt: skip
         if self.held_out is not None and self.fabric.is_global_zero:
-            x, y = self.model.check(self.held_out.x, self.held_out.y)
+            x, y = self.held_out.x, self.held_out.y
             row["clean"] = accuracy(self.model, x, y)
             if plan.recipe not in WITHOUT_ADVERSARY and eps > 0:
                 row["robust"] = robust_accuracy(self.model, x, y, Threat(plan.ascent.norm, eps))

@@ -22,6 +22,7 @@ def accuracy(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 256) 
         >>> accuracy(model, torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1]))
         0.5
     """
+    x, y = model.check(x, y)
     with as_they_were(model.module), torch.no_grad():
         right = [model(a).argmax(1) == b for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
     return float(torch.cat(right).double().mean())
@@ -59,7 +60,7 @@ def withstands(model: Classifier, x: Tensor, y: Tensor, norm: Norm, eps: tuple[f
     r"""Clean accuracy, then at every eps what is left by PGD and by APGD after it: upper bounds, both of them.
 
     Arguments:
-        model: the trained model; on the examples' device.
+        model: the trained model.
         x, y: held-out examples, (N, \*shape) and (N,).
         norm, eps: what the adversary may do.
 
