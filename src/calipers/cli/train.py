@@ -146,9 +146,8 @@ def _finish(done: Trained, test: DataSet, plan: Plan, out: Path, how: str) -> No
     from calipers.runner import atomic_write
     from calipers.training import WEIGHTS, withstands
 
-    x, y = done.model.check(test.x, test.y)
     asked = tuple(sorted({plan.schedule.start, plan.schedule.eps, float(done.metrics[-1]["eps"] or 0)} - {0.0}))
-    lines = withstands(done.model, x, y, plan.ascent.norm, asked)
+    lines = withstands(done.model, test.x, test.y, plan.ascent.norm, asked)
     weights = out / WEIGHTS
     text = jsonlib.dumps({
         "weights": str(weights), "stopped": done.stopped, "test_examples": len(test), "norm": plan.ascent.norm,

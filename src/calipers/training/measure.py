@@ -70,6 +70,7 @@ def withstands(model: Classifier, x: Tensor, y: Tensor, norm: Norm, eps: tuple[f
         >>> [(line.eps, line.not_broken) for line in withstands(model, x, y, "linf", (0.1,))]
         [(0.0, 1.0), (0.1, 0.5)]
     """
+    x, y = model.check(x, y)
     clean = accuracy(model, x, y)
     lines = [Withstands(0.0, clean, clean)]
     with as_they_were(model.module):
