@@ -17,10 +17,11 @@ from torch import Tensor
 
 from calipers.attacks import AttackResult, auto, pgd
 from calipers.data import DataSet
-from calipers.models import Classifier
+from calipers.models import Classifier, digest
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
 from calipers.papers.trainings import Studio, draw_curves
+from calipers.runner import Part, merge
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy
 
@@ -189,17 +190,25 @@ class Trainings:
 def table1(scale: Scale, bench: Bench = HERE) -> Result:
     """Clean and robust accuracy of the three networks, under the paper's attack and under this project's strongest."""
     runs = Trainings(scale, bench.trained)
-    models = {
+    if bench.trained and bench.workers > 1:
+        # Into the folder, from where they are read below: the second network starts from the first.
+        bench.shards("trained", runs.told(), partial(_train, scale, bench.trained), 2)
+    rows = {
         "adversarial training (0.3)": runs.base(0.3),
         "0.3 -> 0.4": runs.extended(0.3, 0.4),
         "IAT (0 -> 0.4)": runs.iterative(0.4),
     }
     size, test = runs.size, runs.studio.test(runs.size.judged)
-    table = pd.DataFrame([{"model": name} | _judged(run.model, test, size) for name, run in models.items()])
+    judge = _Judge([row.model for row in rows.values()], test, size.strongly)
+    what = str([size, *map(digest, judge.networks)])
+    judged = pd.DataFrame(merge(bench.shards("judged", what, judge, len(rows) * judge.blocks)).table)
+    table = pd.DataFrame(
+        [{"model": name} | _percents(judged[judged.network == i], size.strongly) for i, name in enumerate(rows)]
+    )
     optimism = max(float((table[f"pgd200_{e:g}_few"] - table[f"strongest_{e:g}_few"]).max()) for e in (0.3, 0.4))
     findings = (
         f"{runs.told()}; judged on {len(test)} test examples, by the strongest attack on the first {size.strongly}.",
-        *(f"{name} stopped: {run.stopped}." for name, run in models.items() if run.stopped),
+        *(f"{name} stopped: {run.stopped}." for name, run in rows.items() if run.stopped),
         f"PGD-200 is optimistic by up to {optimism:.1f} points against PGD-200 and the ensemble auto together, on the "
         "same examples.",
         *(_compared(row) for row in table.to_dict("records")),
@@ -207,32 +216,70 @@ def table1(scale: Scale, bench: Bench = HERE) -> Result:
     return Result(table, findings)
 
 
-def _judged(model: Classifier, test: DataSet, size: _Size) -> dict[str, float]:
-    """Percent right: clean; PGD-200 with the training's step size, as published; and the strongest of ours.
+def _train(scale: Scale, folder: Path, shard: int) -> Part:
+    """Those of one chain, kept in the folder."""
+    runs = Trainings(scale, folder)
+    done = runs.iterative(0.4) if shard else runs.extended(0.3, 0.4)
+    return Part({}, notes={"epochs": len(done.metrics)})
 
-    The L2 remark does not say whether PGD starts at random, or whether it follows the gradient as it is: all are told.
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Which examples each network gets right: a shard is a network and a block of ``few`` examples.
+
+    The attacks of names ending in ``_few`` see the first block only; elsewhere they have -1. The L2 remark does not say
+    whether PGD starts at random, or whether it follows the gradient as it is: all are told.
     """
-    x, y = model.check(test.x, test.y)
-    test = replace(test, x=x, y=y, index=test.index.to(model.device))
-    row = {"clean": 100 * accuracy(model, x, y)}
-    few = test.take(min(size.strongly, len(test)))
-    for eps in (0.3, 0.4):
-        threat = Threat("linf", eps)
-        left = ~training_pgd(eps, steps=200)(model, test.x, test.y, threat).success
-        row[f"pgd200_{eps:g}"] = _percent(left)
-        row[f"pgd200_{eps:g}_few"] = _percent(left[: len(few)])
-        row[f"strongest_{eps:g}_few"] = _percent(_not_broken(model, few, threat, left[: len(few)]))
-    threat, remark = Threat("l2", 5.0), partial(pgd, steps=125, step_size=0.1, loss="ce-raw")
-    left = ~remark(model, test.x, test.y, threat).success
-    row["l2_5"] = _percent(left)
-    row["l2_5_no_start_few"] = _percent(~remark(model, few.x, few.y, threat, random_start=False).success)
-    row["l2_5_raw_few"] = _percent(~remark(model, few.x, few.y, threat, raw=True).success)
-    row["l2_5_strongest_few"] = _percent(_not_broken(model, few, threat, left[: len(few)]))
+
+    networks: list[Classifier]
+    test: DataSet
+    few: int
+
+    @property
+    def blocks(self) -> int:
+        """Of a network."""
+        return -(-len(self.test) // self.few)
+
+    def __call__(self, shard: int) -> Part:
+        """Columns of 1 for right, 0 for wrong."""
+        network, block = divmod(shard, self.blocks)
+        model, rows = self.networks[network], slice(block * self.few, (block + 1) * self.few)
+        x, y = model.check(self.test.x[rows], self.test.y[rows])
+        some = replace(self.test, x=x, y=y, index=self.test.index[rows].to(model.device))
+        right = self._right(model, some, first=block == 0)
+        table = {name: column.to("cpu", torch.int8).numpy() for name, column in right.items()}
+        return Part({"network": np.full(len(some), network)} | table)
+
+    def _right(self, model: Classifier, some: DataSet, *, first: bool) -> dict[str, Tensor]:
+        x, y, unknown = some.x, some.y, -torch.ones(len(some), dtype=torch.int8)
+
+        def few(right: Callable[[], Tensor]) -> Tensor:
+            return right() if first else unknown
+
+        with torch.no_grad():
+            columns = {"clean": model(x).argmax(1) == y}
+        for eps in (0.3, 0.4):
+            threat = Threat("linf", eps)
+            left = ~training_pgd(eps, steps=200)(model, x, y, threat).success
+            columns[f"pgd200_{eps:g}"] = left
+            columns[f"strongest_{eps:g}_few"] = few(partial(_not_broken, model, some, threat, left))
+        threat, remark = Threat("l2", 5.0), partial(pgd, steps=125, step_size=0.1, loss="ce-raw")
+        columns["l2_5"] = left = ~remark(model, x, y, threat).success
+        columns["l2_5_no_start_few"] = few(lambda: ~remark(model, x, y, threat, random_start=False).success)
+        columns["l2_5_raw_few"] = few(lambda: ~remark(model, x, y, threat, raw=True).success)
+        columns["l2_5_strongest_few"] = few(partial(_not_broken, model, some, threat, left))
+        return columns
+
+
+def _percents(judged: pd.DataFrame, few: int) -> dict[str, float]:
+    """Percent right of one network, by attack; of PGD-200 also on the examples that the strongest attack saw."""
+    row = {}
+    for name in judged.columns.drop("network"):
+        right = judged[name].to_numpy()
+        row[name] = 100 * float((right[right >= 0] == 1).mean())
+        if name.startswith("pgd200"):
+            row[f"{name}_few"] = 100 * float((right[:few] == 1).mean())
     return row
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * float(right.double().mean())
 
 
 def _not_broken(model: Classifier, few: DataSet, threat: Threat, left: Tensor) -> Tensor:
