@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -82,15 +83,20 @@ class _Blocks:
 
     def gather(self, grad: Tensor, height: int, width: int) -> Tensor:
         """The gradient with respect to inputs of this height and width."""
-        sides: list[int] = []
-        for axis, length in ((1, width), (0, height)):
+        before, behind = (-self.first[0], -self.first[1]), []
+        for axis, length in ((0, height), (1, width)):
             count = -(-length // self.size[axis])
             reached = self.size[axis] // self.stride[axis] * (count - 1) + self.last[axis]
-            sides += [-self.first[axis], reached + 1 - grad.shape[2 + axis]]
-        padded = nn.functional.pad(grad, sides).contiguous(memory_format=torch.channels_last)
+            behind.append(reached + 1 - grad.shape[2 + axis])
         steps = tuple(b // s for b, s in zip(self.size, self.stride, strict=True))
         # Under autocast the gradient is of half precision, and nothing casts in a backward.
-        blocks = nn.functional.conv2d(padded, self.weight.to(grad.dtype), stride=steps)
+        convolve = partial(nn.functional.conv2d, weight=self.weight.to(grad.dtype), stride=steps)
+        if all(0 <= last <= first for first, last in zip(before, behind, strict=True)):
+            # The convolution pads both sides alike, without a copy; more blocks than are asked are cut off below.
+            blocks = convolve(grad.contiguous(memory_format=torch.channels_last), padding=before)
+        else:
+            padded = nn.functional.pad(grad, (before[1], behind[1], before[0], behind[0]))
+            blocks = convolve(padded.contiguous(memory_format=torch.channels_last))
         n, _, rows, columns = blocks.shape
         pixels = blocks.view(n, -1, *self.size, rows, columns).permute(0, 1, 4, 2, 5, 3)
         return pixels.reshape(n, -1, rows * self.size[0], columns * self.size[1])[:, :, :height, :width]
