@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from calipers.models import Classifier
+from calipers.models import Classifier, digest
 from calipers.papers import figures, run
 from calipers.papers.large_grid import _named, _variants
 from calipers.papers.large_training import SIZES, Trainings
 from calipers.papers.tilting_lenet import _temperature, _toward
-from calipers.training import METRICS, Schedule
+from calipers.training import ABOUT, METRICS, Schedule
 
 ON_DIGITS = ["large_perturbations.appendix_b", "large_perturbations.table1", "pointwise.figure5"]
 
@@ -34,6 +34,16 @@ def test_a_training_is_done_once_for_all_figures(tmp_path: Path) -> None:
     table = pd.read_csv(run("large_perturbations.figure2", "smoke", tmp_path)[0])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert set(table.training) == {"A: 0.3 -> 0.4", "B: 0.35 -> 0.45", "0.4 from random weights"}
+
+
+def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    runs = Trainings("smoke", tmp_path)
+    whole = runs.iterative(0.4)
+    (folder,) = tmp_path.iterdir()
+    for path in folder.iterdir():
+        if path.name != ABOUT:
+            path.unlink()
+    assert digest(runs.iterative(0.4).model) == digest(whole.model)
 
 
 def test_the_paper_scale_is_the_published_one() -> None:

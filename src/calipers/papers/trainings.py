@@ -13,7 +13,8 @@ import pandas as pd
 from calipers.data import DataSet, load
 from calipers.models import Classifier
 from calipers.papers.registry import Scale
-from calipers.training import ABOUT, Plan, Trained, best_precision, fresh, train
+from calipers.training import Plan, Trained, best_precision, fresh, train
+from calipers.training.checkpoint import has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,8 @@ class Studio:
         """
         plan = replace(plan, precision=best_precision())
         out = self.folder / f"{self.data}-{self.arch}-{name}" if self.folder else None
-        begun = out is not None and (out / ABOUT).exists()
+        # Killed before its first checkpoint, it has left nothing to go on from.
+        begun = out is not None and has_checkpoint(out)
         model = copied(start) if start else fresh(self.arch, seed=plan.seed, init=init)
         held_out = self.test(self.held_out) if self.held_out else None
         return train(model, self.training, plan, held_out=held_out, out=out, resume=begun, origin={"arch": self.arch})
