@@ -117,7 +117,7 @@ def test_two_workers_find_the_factory_and_give_the_same_rows(calipers, tmp_path,
 
 
 def until(happens, process: subprocess.Popen) -> None:
-    for _ in range(600):
+    for _ in range(2400):
         if happens():
             return
         assert process.poll() is None, "it was finished before it could be stopped"
