@@ -47,25 +47,25 @@ class _Rows:
         """Rows that come out."""
         return height + 2 * self.padding[0] - self.weight.shape[2] + 1
 
-    def pairs(self, height: int) -> int:
-        """How many points ±p take the fewest products of rows; 0: none saves any."""
+    def products(self, height: int, pairs: int) -> int:
+        """Products of rows with ±p for so many points p, and ∞; without any, those of the direct sum."""
         taps, rows = self.weight.shape[2], self.outputs(height)
-        costs = {0: taps * rows}
-        for count in range(1, len(_POINTS) + 1):
-            tile = 2 * count + 2 - taps
-            if tile > 1:
-                costs[count] = (2 * count + 1) * -(-rows // tile)
-        return min(costs, key=lambda count: costs[count])
+        points = 2 * pairs + 1
+        return points * -(-rows // (points - taps + 1)) if pairs else taps * rows
+
+    def pairs(self, height: int) -> int:
+        """How many points ±p take the fewest products; 0: none saves any."""
+        # A tile of one output saves nothing.
+        counts = [0, *(n for n in range(1, len(_POINTS) + 1) if 2 * n + 1 > self.weight.shape[2])]
+        return min(counts, key=lambda count: self.products(height, count))
 
     def pays(self, height: int) -> bool:
         """Whether enough is saved for the rows that are moved into tiles and out."""
-        count = self.pairs(height)
-        if not count:
+        c_out, c_in, _, along = self.weight.shape
+        if self.outputs(height) < 1:
             return False
-        c_out, c_in, taps, along = self.weight.shape
-        rows = (2 * count + 1) * -(-self.outputs(height) // (2 * count + 2 - taps))
-        saved = (taps * self.outputs(height) / rows - 1) * along * c_in * c_out
-        return saved >= _PAYS * (c_in + 2 * c_out)
+        ratio = self.products(height, 0) / self.products(height, self.pairs(height))
+        return (ratio - 1) * along * c_in * c_out >= _PAYS * (c_in + 2 * c_out)
 
     def form(self, height: int) -> _Form:
         """The matrices for this height, made once."""
