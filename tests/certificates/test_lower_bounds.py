@@ -1,6 +1,7 @@
 """Equations (1), (2), (3), their constants, CLEVER and the exact radius: each against what must be true."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -14,19 +15,23 @@ from calipers.certificates import (
     NotApplicable,
     Numerical,
     affine,
+    affine_form,
     clever,
+    crown,
     exact,
+    interval,
     lipschitz,
     local_lipschitz,
     margin_constants,
 )
 from calipers.certificates.chain import chain
 from calipers.certificates.gradients import gradient_interval
+from calipers.certificates.operator_norms import convolution_norm, matrix_norm
 from calipers.certificates.reading import read
 from calipers.certificates.slopes import slope_range, slopes_over
 from calipers.certificates.support import largest_loss
 from calipers.errors import BadInput
-from calipers.models import Classifier, references
+from calipers.models import Classifier, linear, references
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Norm, Threat, distance, dual, norm, sample
 from tests.certificates.networks import weights
@@ -253,3 +258,81 @@ def test_l0_is_refused(method):
     x, y = points(model, 1)
     with pytest.raises(NotApplicable, match="l0"):
         method(model, x, y, "l0")
+
+
+def narrow(weight, bias, box) -> Classifier:
+    """An affine classifier of one coordinate in float64."""
+    both = torch.tensor(weight, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)
+    return Classifier.of(nn.Sequential(linear(*both)).eval(), shape=(1,), box=box)
+
+
+ORIGIN, FIRST = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0])
+
+
+def test_the_width_of_a_box_is_rounded_up():
+    """0.7 is less in float32: a label lost between the two numbers is lost inside the box."""
+    model = narrow([[-1.0], [0.0]], [0.699999995, 0.0], Box(0.0, 0.7))
+    for certificate in (lipschitz, interval, crown, local_lipschitz, affine):
+        radius = float(certificate(model, ORIGIN, FIRST, "linf").radius)
+        assert 0.5 < radius <= 0.699999995
+    for k in range(1, 100):
+        lo, hi = Box(k / 100, 2.0).sides(ORIGIN)
+        assert Fraction(Box(k / 100, 2.0).width) >= Fraction(float(hi)) - Fraction(float(lo))
+        for norm, power in (("linf", 0), ("l2", 1), ("l1", 2)):
+            assert Fraction(Box(0, k / 100).reach(norm, k)) ** 2 >= Fraction(k / 100) ** 2 * k**power
+
+
+def test_weights_far_smaller_than_the_biases_are_read_as_they_are():
+    weight = 1.2344e-6
+    model = narrow([[-weight], [0.0]], [1e6 + 1, 1e6], Box(-math.inf, math.inf))
+    radius = float(affine(model, ORIGIN, FIRST, "linf").radius)
+    assert radius <= 1 / weight
+    assert radius == pytest.approx(1 / weight, rel=1e-2)
+    assert affine_form(model)[0].tolist() == [[-weight], [0.0]]
+
+
+def test_squares_of_small_weights_do_not_vanish():
+    inner = linear(torch.full((2, 1), 1e-170, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    shift = torch.tensor([5e-171, 0.0], dtype=torch.float64)
+    outer = linear(torch.tensor([[-1.0, 0.0], [0.0, 0.0]]).double(), shift)
+    model = Classifier.of(nn.Sequential(inner, nn.ReLU(), outer).eval(), shape=(1,))
+    assert model(torch.ones(1, 1).double()).argmax(1) == 1
+    assert float(lipschitz(model, ORIGIN, FIRST, "l2").radius) <= 0.5
+    assert matrix_norm(torch.full((2, 2), 1e-170, dtype=torch.float64), "l2") == pytest.approx(2e-170)
+    kernel = torch.full((1, 1, 2, 2), 1e170, dtype=torch.float64)
+    assert convolution_norm(kernel, "l2") == pytest.approx(4e170, rel=0.1)
+
+
+def test_a_matrix_on_the_last_axis_has_a_ball_before_it_too():
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(15, 2)).eval()
+        x = torch.rand(4, 5, 4)
+    model = Classifier.of(net, shape=(5, 4))
+    y = model(x).argmax(1)
+    for norm in ("l2", "l1"):
+        radius = interval(model, x, y, norm).radius
+        assert (radius > 0).all()
+        assert (radius <= fmn(model, x, y, Threat(norm)).distance).all()
+
+
+def test_a_network_whose_relus_are_all_off_has_an_exact_radius():
+    inner = linear(torch.ones(2, 1).double(), torch.full((2,), -5.0).double())
+    outer = linear(torch.tensor([[1.0, 1.0], [2.0, 1.0]]).double(), torch.tensor([1.0, 0.0]).double())
+    model = Classifier.of(nn.Sequential(inner, nn.ReLU(), outer).eval(), shape=(1,))
+    assert exact(model, ORIGIN, FIRST, "linf").radius.isinf().all()
+
+
+def test_backward_bounds_are_never_far_below_intervals():
+    """Saturated functions: lines far apart lose more on the way back than intervals do on the way there."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(1)
+        net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+        x = torch.rand(20, 3, dtype=torch.float64)
+        with torch.no_grad():
+            for layer in (net[0], net[2]):
+                layer.weight.mul_(100)
+    model = Classifier.of(net, shape=(3,))
+    y = model(x).argmax(1)
+    plain, backward = interval(model, x, y, "linf").radius, crown(model, x, y, "linf").radius
+    assert (backward >= 0.97 * plain).all()

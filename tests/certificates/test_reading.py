@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from calipers.certificates import NotApplicable, UnknownOperator, crown, interval, lipschitz
 from calipers.certificates.reading import read
-from calipers.models import Classifier, Normalize, from_sklearn, linear
+from calipers.models import Classifier, Normalize, OneVsOne, from_sklearn, linear
 from tests.certificates.networks import weights
 
 
@@ -281,3 +281,44 @@ def test_slices_that_repeat_or_mix_examples_are_refused(taken):
 def test_a_softmax_is_refused_with_what_to_do(last):
     with pytest.raises(UnknownOperator, match=r"got '(log_)?softmax'; leave it out and hand over the logits"):
         read(Classifier.of(nn.Sequential(nn.Linear(4, 3), last).eval(), shape=(4,)))
+
+
+class ThroughAView(nn.Module):
+    """What is done to a view of a tensor in place is done to the tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.skip = (linear(torch.full((1, 16), 1 / 16), torch.full((1,), -0.2)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, h = self.skip(x), self.fc(x)
+        h.view(len(h), -1).relu_()
+        return F.linear(k - h + 0.05, torch.tensor([[1.0], [0.0]]))
+
+
+class IntoAConstant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.zeros_like(torch.ones(len(x), 2))
+        kept.add_(x[:, :2])
+        return kept + x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [(ThroughAView(), "changed in place through a view of it"), (IntoAConstant(), "no function of the input"),
+     (nn.Sequential(OneVsOne(3)), "a comparison")],
+)  # fmt: skip
+def test_what_is_written_where_the_graph_does_not_see_it_is_refused(net, said):
+    shape = (3,) if isinstance(net, nn.Sequential) else (16,)
+    with pytest.raises(UnknownOperator, match=said):
+        read(Classifier.of(net.eval(), shape=shape))
+
+
+def test_a_view_that_is_used_alone_may_be_written_to():
+    class Plain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            h = (x * 2).view(len(x), -1)
+            h.relu_()
+            return h[:, :2]
+
+    assert read(Classifier.of(Plain().eval(), shape=(2, 2))).last == 4

@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+from torch import nn
 
 from calipers.attacks import fmn
 from calipers.certificates import Certified, NotApplicable, kernel, nearest, shallow, trees
 from calipers.certificates.polyhedron import distance_below, multipliers
-from calipers.models import from_sklearn
+from calipers.models import Classifier, OneVsOne, RbfScores, Trees, from_sklearn, linear
 from calipers.runner.draws import Draws
 from calipers.threats import Box, Threat, distance, sample
 
@@ -51,8 +52,7 @@ def test_the_module_says_what_scikit_learn_says(name, classes):
     x, y, z = digits(classes)
     estimator = MODELS[name]().fit(x, y)
     ours = from_sklearn(estimator, box=(0, 1))(z).argmax(1).numpy()
-    sure = np.sort(estimator.predict_proba(z.numpy()), 1)[:, -2:] @ [-1, 1] > 1e-9 if name == "forest" else slice(None)
-    assert (ours[sure] == estimator.predict(z.numpy())[sure]).all()
+    assert (ours == estimator.predict(z.numpy())).all()
 
 
 @pytest.mark.parametrize("norm", LP)
@@ -146,11 +146,78 @@ def test_wrong_labels_ties_and_other_models():
         with pytest.raises(NotApplicable, match="l0"):
             shallow(other, points, labels, norm)
     x, y, z = digits(2)
-    scaled = from_sklearn(make_pipeline(StandardScaler(), DecisionTreeClassifier()).fit(x, y))
+    scaled = from_sklearn(make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(x, y))
     with pytest.raises(NotApplicable, match="Normalize"):
-        trees(scaled, z, torch.zeros(len(z), dtype=torch.int64), "l2")
-    with pytest.raises(NotApplicable, match="trees, one nearest neighbour or a Gaussian kernel"):
         shallow(scaled, z, torch.zeros(len(z), dtype=torch.int64), "l2")
+    network = Classifier.of(nn.Flatten(), shape=(64,))
+    with pytest.raises(NotApplicable, match="trees, one nearest neighbour, a Gaussian kernel machine or votes"):
+        shallow(network, z, torch.zeros(len(z), dtype=torch.int64), "l2")
     three = from_sklearn(KNeighborsClassifier(3).fit(x, y))
     with pytest.raises(NotApplicable, match="got EstimatorModel"):
         shallow(three, z, torch.zeros(len(z), dtype=torch.int64), "l2")
+
+
+def test_what_follows_a_kernel_must_be_the_vote_that_is_known():
+    vectors, x, y = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double(), torch.tensor([[0.1, 0.1]]), torch.tensor([1])
+    one = RbfScores(vectors, torch.tensor([[1.0, 0.0]]).double(), torch.tensor([0.5]).double(), 1.0)
+    two = RbfScores(vectors, torch.tensor([[2.0, 0.0], [1.0, 0.0]]).double(), torch.tensor([0.5, 0.5]).double(), 1.0)
+    half = torch.tensor([[-0.5], [0.5]]).double()
+    shifted = linear(half, torch.tensor([5.0, 0.0]).double())
+    for net in (nn.Sequential(one, shifted), two, nn.Sequential(one, OneVsOne(2).double())):
+        with pytest.raises(NotApplicable, match="with the vote of"):
+            kernel(Classifier.of(net.eval(), shape=(2,)), x.double(), y, "l2")
+    plain = linear(half, torch.zeros(2).double())
+    assert kernel(Classifier.of(nn.Sequential(one, plain).eval(), shape=(2,)), x.double(), y, "l2").radius > 0
+
+
+def test_a_forest_in_float32_is_one_whose_votes_can_be_rounded_together():
+    """0.1 + 0.2 is 0.3 in float32, so that the first class wins where the sum says that the second one does."""
+    feature = torch.tensor([[0, -1, -1], [-1, -1, -1], [-1, -1, -1]])
+    left, right = torch.tensor([[1, 1, 2], [0, 0, 0], [0, 0, 0]]), torch.tensor([[2, 1, 2], [0, 0, 0], [0, 0, 0]])
+    value = torch.zeros(3, 3, 2)
+    value[0, 1], value[0, 2], value[1, 0] = torch.tensor([0.1, 0.3]), torch.tensor([0.0, 1.0]), torch.tensor([0.2, 0.0])
+    model = Classifier.of(Trees(feature, torch.zeros(3, 3), left, right, value), shape=(1,), box=(-1.0, 1.0))
+    x = torch.tensor([[0.5], [-0.5]])
+    assert model(x).argmax(1).tolist() == [1, 0]
+    assert trees(model, x[:1], torch.tensor([1]), "linf").radius <= 0.5
+
+
+SCALED = {
+    "pairs": lambda: SVC(kernel="linear"),
+    "pairs scaled": lambda: make_pipeline(StandardScaler(), SVC(kernel="linear")),
+    "kernel scaled": lambda: make_pipeline(StandardScaler(), SVC(gamma=0.002)),
+    "trees scaled": lambda: make_pipeline(StandardScaler(), RandomForestClassifier(9, max_depth=5, random_state=0)),
+}
+
+
+@pytest.mark.parametrize("norm", LP)
+@pytest.mark.parametrize("name", SCALED)
+def test_behind_a_scaler_and_before_a_vote_no_point_of_the_ball_is_answered_differently(name, norm):
+    x, y, z = digits(10)
+    estimator = SCALED[name]().fit(x, y)
+    model = from_sklearn(estimator, box=(0, 1))
+    label = torch.from_numpy(estimator.predict(z.numpy()))
+    found = shallow(model, z, label, norm)
+    assert found.by == name.split()[0]
+    assert (found.radius > 0).sum() >= 8
+    for step in range(20):
+        inside = sample(z, found.radius.clamp_max(8), norm, model.box, Draws(0, torch.arange(len(z)), step))
+        same = torch.from_numpy(estimator.predict(inside.numpy())) == label
+        assert (same | (distance(z, inside, norm) > found.radius)).all()
+    if "trees" not in name:
+        assert (found.radius <= fmn(model, z, label, Threat(norm), steps=40).distance).all()
+
+
+def test_between_two_classes_of_a_linear_svc_the_radius_is_the_distance_to_their_plane():
+    x, y, z = digits(10)
+    estimator = SVC(kernel="linear").fit(x, y)
+    model = from_sklearn(estimator)
+    label = torch.from_numpy(estimator.predict(z.numpy()))
+    first, second = np.triu_indices(10, 1)
+    scores = z.numpy() @ estimator.coef_.T + estimator.intercept_
+    for norm, order in (("l2", 2), ("linf", 1), ("l1", np.inf)):
+        away = np.abs(scores) / np.linalg.norm(estimator.coef_, order, axis=1)
+        mine = (first == label.numpy()[:, None]) | (second == label.numpy()[:, None])
+        lost = np.where(first == label.numpy()[:, None], scores < 0, scores > 0) & mine
+        exact = np.where(lost.any(1), 0.0, np.where(mine, away, np.inf).min(1))
+        np.testing.assert_allclose(shallow(model, z, label, norm).radius.numpy(), exact, rtol=1e-9)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
+from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import (
     LogisticRegression,
     LogisticRegressionCV,
@@ -18,6 +20,7 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -77,6 +80,9 @@ def points(n=90, d=5, classes=3, seed=0):
 
 def scores(model, x):
     with torch.no_grad():
+        if isinstance(model.module[-1], OneVsOne):
+            # What decision_function reports breaks ties, whatever predict does.
+            return OneVsOne(model.classes).double()(model.module[:-1](torch.from_numpy(x))).numpy()
         logits = model(torch.from_numpy(x)).numpy()
     return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
@@ -275,3 +281,49 @@ def test_class_names_must_be_as_many_as_classes():
     x, y = points()
     with pytest.raises(BadInput, match="class names of LogisticRegression: expected 3 names, got 1"):
         from_sklearn(quiet_fit(LogisticRegression(), x, y), class_names=["only"])
+
+
+@pytest.mark.parametrize("options", [{"kernel": "linear"}, {"kernel": "linear", "break_ties": True}, {}], ids=str)
+def test_an_svc_answers_as_predict_does_also_where_votes_are_tied(options):
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    estimator = SVC(**options).fit(x[:180], y[:180])
+    points = np.concatenate([x[180:], np.random.default_rng(0).random((2000, 64))])
+    pairs = SVC(**options | {"decision_function_shape": "ovo", "break_ties": False}).fit(x[:180], y[:180])
+    votes = np.stack([(pairs.decision_function(points)[:, mine] * side > 0).sum(1) for mine, side in sides(10)], 1)
+    assert (np.sort(votes, 1)[:, -1] == np.sort(votes, 1)[:, -2]).any()
+    assert (from_sklearn(estimator)(torch.from_numpy(points)).argmax(1).numpy() == estimator.predict(points)).all()
+
+
+def sides(classes):
+    """Which pairs a class is in, and with which sign their score speaks for it."""
+    first, second = np.triu_indices(classes, 1)
+    for k in range(classes):
+        mine = np.flatnonzero((first == k) | (second == k))
+        yield mine, np.where(first[mine] == k, 1, -1)
+
+
+def test_the_gradient_of_a_vote_says_which_is_the_easiest_to_turn():
+    scores = torch.tensor([[0.1, 5.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    logits = OneVsOne(3).double()(scores)
+    (grad,) = torch.autograd.grad((logits[0, 1] + logits[0, 2] - 2 * logits[0, 0]), scores)
+    assert grad[0, 0] < grad[0, 1] < 0
+
+
+@pytest.mark.parametrize("trees", [20, 100])
+def test_a_forest_answers_as_predict_does_also_where_votes_are_tied(trees):
+    x, y = load_digits(return_X_y=True)
+    estimator = RandomForestClassifier(trees, random_state=0).fit(x[:900], y[:900])
+    points = np.concatenate([x[900:], np.random.default_rng(0).uniform(0, 16, (2000, 64))])
+    assert (from_sklearn(estimator)(torch.from_numpy(points)).argmax(1).numpy() == estimator.predict(points)).all()
+
+
+def test_a_neighbour_of_another_metric_or_without_one_class_is_called_as_it_is():
+    x = np.random.default_rng(0).normal(size=(10, 2))
+    y = np.arange(10) % 2
+    weighed = {"metric": "minkowski", "p": 2, "metric_params": {"w": np.array([1.0, 1.15])}, "algorithm": "brute"}
+    twice, both = np.concatenate([x, x[:1]]), np.append(y, 1 - y[0])
+    for estimator in (KNeighborsClassifier(1, **weighed).fit(x, y), KNeighborsClassifier(1).fit(twice, both)):
+        assert type(from_sklearn(estimator).module).__name__ == "EstimatorModel"
+    same = from_sklearn(KNeighborsClassifier(1).fit(twice, np.append(y, y[0])))
+    assert type(same.module[1]).__name__ == "NearestNeighbour"

@@ -55,7 +55,16 @@ def dropout_net():
     return Classifier.of(net, shape=(1, 8, 8))
 
 
-def killed_at(step, plan, out, **options):
+def conv_net():
+    """Convolutions, which are trained channels last, and whose weights have strides of their own then."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(),
+                            nn.Flatten(), nn.Linear(6 * 64, 10))  # fmt: skip
+    return Classifier.of(net, shape=(1, 8, 8))
+
+
+def killed_at(step, plan, out, make=dropout_net, **options):
     """A training that dies once it has done so many steps, whatever it has written by then."""
     done = 0
 
@@ -66,7 +75,7 @@ def killed_at(step, plan, out, **options):
             raise Killed
 
     with pytest.raises(Killed):
-        train(dropout_net(), DATA, plan, out=out, progress=progress, **options)
+        train(make(), DATA, plan, out=out, progress=progress, **options)
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +101,16 @@ def test_training_helps_and_is_a_function_of_its_arguments():
 
 @pytest.mark.parametrize("step", [1, 4, 6, 8])  # 4 steps an epoch
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(tmp_path, step, optimizer):
+@pytest.mark.parametrize("make", [dropout_net, conv_net])
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(tmp_path, step, optimizer, make):
     plan = replace(PLAN, optimizer=optimizer)
-    killed_at(step, plan, tmp_path, checkpoint_seconds=0.0)
-    resumed = train(dropout_net(), DATA, plan, out=tmp_path, resume=True) if step > 1 else None
+    killed_at(step, plan, tmp_path, make, checkpoint_seconds=0.0)
+    resumed = train(make(), DATA, plan, out=tmp_path, resume=True) if step > 1 else None
     if resumed is None:  # nothing was written yet but what was asked for
         with pytest.raises(BadInput, match="expected a whole one, got none"):
-            train(dropout_net(), DATA, plan, out=tmp_path, resume=True)
-        resumed = train(dropout_net(), DATA, plan, out=tmp_path, replace=True)
-    straight = train(dropout_net(), DATA, plan)
+            train(make(), DATA, plan, out=tmp_path, resume=True)
+        resumed = train(make(), DATA, plan, out=tmp_path, replace=True)
+    straight = train(make(), DATA, plan)
     assert same(weights(resumed.model), weights(straight.model))
     timeless = [{k: v for k, v in row.items() if "second" not in k} for row in resumed.metrics]
     assert timeless == [{k: v for k, v in row.items() if "second" not in k} for row in straight.metrics]
@@ -208,6 +218,59 @@ def test_a_loss_that_is_not_a_number_stops_it_and_the_last_good_weights_stay(tmp
         train(model, DATA, PLAN, out=tmp_path)
     assert all(value.isfinite().all() for value in load_file(tmp_path / WEIGHTS).values())
     assert same(load_file(tmp_path / WEIGHTS), weights(model))
+
+
+def test_weights_that_are_no_numbers_are_never_the_last_good_ones(tmp_path):
+    """The step after the last loss of an epoch is seen in the weights alone."""
+
+    class Root(nn.Module):
+        def forward(self, x):
+            # The square root of 0 has no slope: its gradient is 0/0, though it is not chosen.
+            return torch.where(x > 1e9, (0 * x).sqrt(), x)
+
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Root())
+    plan = replace(PLAN, recipe="standard", schedule=Schedule("constant", 0.0), epochs=1, batch_size=200)
+    with pytest.raises(BadInput, match=r"after epoch 1: expected a finite number, got NaN or infinity"):
+        train(Classifier.of(net, shape=(1, 8, 8)), DATA, plan, out=tmp_path)
+    assert not (tmp_path / WEIGHTS).exists()
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def test_a_last_batch_of_one_is_no_batch_where_there_are_batch_statistics():
+    plan = replace(PLAN, batch_size=199, epochs=1)
+    assert len(train(dropout_net(), DATA, plan).metrics) == 1
+
+
+def test_what_was_begun_can_be_overwritten_whatever_is_left_of_it(tmp_path, undisturbed):
+    killed_at(6, PLAN, tmp_path, checkpoint_seconds=0.0)
+    (tmp_path / f"{CHECKPOINT}.new").write_bytes((tmp_path / CHECKPOINT).read_bytes())
+    assert same(weights(train(dropout_net(), DATA, PLAN, out=tmp_path, replace=True).model), undisturbed)
+    with pytest.raises(BadInput, match="at least the 3 that are done, got 1"):
+        train(dropout_net(), DATA, replace(PLAN, epochs=1), out=tmp_path, resume=True)
+
+
+def test_what_is_held_out_is_checked_whole_and_a_refusal_leaves_the_network_alone(tmp_path):
+    wrong = replace(TEST, y=TEST.y.clone().index_fill_(0, torch.tensor([7]), 11))
+    model = conv_net()
+    with pytest.raises(BadInput, match="label of example 7"):
+        train(model, DATA, PLAN, held_out=wrong, out=tmp_path)
+    killed_at(6, PLAN, tmp_path, checkpoint_seconds=0.0)
+    with pytest.raises(BadInput, match="expected a new one"):
+        train(model, DATA, PLAN, out=tmp_path)
+    assert model.module[2].weight.is_contiguous()
+
+
+def test_weights_know_in_which_norm_they_were_trained(tmp_path):
+    train(fresh("digits-mlp"), DATA, replace(PLAN, ascent=Ascent("l2", steps=2)), out=tmp_path)
+    assert (trained_for(tmp_path, "l2"), trained_for(tmp_path, "linf")) == (pytest.approx(0.05), 0.0)
+
+
+def test_a_constant_answer_is_called_one(monkeypatch):
+    monkeypatch.setitem(loop_module.RECIPES, "pgd", lambda b: 0 * loop_module.RECIPES["standard"](b) + math.log(10))
+    assert "2.303" in train(fresh("digits-mlp"), DATA, replace(PLAN, epochs=1)).constant
+    assert train(fresh("digits-mlp"), DATA, replace(PLAN, recipe="standard", epochs=3)).constant is None
 
 
 def test_iterative_training_stops_before_the_collapse_and_keeps_the_good_weights(monkeypatch, tmp_path):

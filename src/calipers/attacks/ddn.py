@@ -32,7 +32,7 @@ class _DDN(Steps):
         box = ask.model.box
         alpha = (0.01 + 0.99 * self.falling(rows)) * box.scale(rows.x)
         delta = rows.z - rows.x + column(alpha, rows.x) * steepest(seen.grad, "l2")
-        radius = rows.radius * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma)
+        radius = rows.radius * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma).to(rows.radius)
         rows.radius = radius.clamp_max(box.reach("l2", delta[0].numel()))
         rows.z = box.clamp(rows.x + column(rows.radius, delta) * steepest(delta, "l2"))
 

@@ -14,7 +14,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from calipers.attacks.method import Ask, Method, Options, Rows, Seen, Steps, clears, column, likely_targets
+from calipers.attacks.method import (
+    ATTEMPTS,
+    LOOKS,
+    Ask,
+    Method,
+    Options,
+    Rows,
+    Seen,
+    Steps,
+    clears,
+    column,
+    likely_targets,
+    spread,
+)
 from calipers.attacks.radii import Bisection, Ladder, Radii
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
@@ -59,17 +72,32 @@ def run(
         BadInput: inputs or labels that do not fit the model; NaN or infinite logits.
     """
     x, y = model.check(x.detach(), y)
-    if restarts < 1 or batch_size < 1:
-        raise BadInput("restarts and batch_size", expected="at least 1", got=f"{restarts} and {batch_size}")
+    if not isinstance(method.looks, int):
+        raise BadInput("steps", expected="a whole number", got=type(method.looks).__name__)
+    for what, count, least in (
+        ("targets", method.targets, 0),
+        ("restarts", restarts, 1),
+        ("batch_size", batch_size, 1),
+    ):
+        if not isinstance(count, int) or count < least:
+            raise BadInput(what, expected=f"a whole number of at least {least}", got=repr(count))
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise BadInput("seed", expected="a whole number from 0 to 2^64 - 1", got=repr(seed))
     radii: Radii = (
         Bisection(threat, model)
         if not (method.minimal or threat.ladder)
         else Ladder((math.inf,) if method.minimal else threat.ladder)
     )
     row = torch.arange(len(x), device=x.device)
-    named = row if index is None else index.to(x.device)
+    named = row if index is None else torch.as_tensor(index, device=x.device)
+    if named.shape != row.shape or named.dtype != torch.int64:
+        raise BadInput("index", expected=f"{len(x)} whole numbers", got=f"{named.dtype} of shape {tuple(named.shape)}")
     queue = Rows(z=x, x=x, y=y, row=row, index=named, **(extra or {}))
     attempts = restarts * max(min(method.targets, model.classes - 1), 1)
+    if attempts * radii.levels > ATTEMPTS or method.looks >= LOOKS:
+        raise BadInput("attempts at an example (restarts × targets × radii) and looks of one",
+                       expected=f"at most {ATTEMPTS} and {LOOKS - 1}, for which there are random numbers",
+                       got=f"{attempts * radii.levels} and {method.looks}")  # fmt: skip
     loop = _Loop(model, method, Ask(faster(model), threat, seed, attempts), queue, radii, progress)
     loop.watch = watch
     with model.frozen():
@@ -136,7 +164,7 @@ class _Loop:
         self.radii.first(rows)
         rows.eps, rows.scale = rows.asked.to(rows.x.dtype), torch.ones_like(rows.asked, dtype=rows.x.dtype)
         rows.clean = self._look(rows, clean=True).logits
-        rows.scale = rows.clean.amax(1) - rows.clean.amin(1)
+        rows.scale = spread(rows.clean, rows.y)
         self.predicted[rows.row] = rows.clean.argmax(1)
         right = self.predicted[rows.row] == rows.y
         self.distance[rows.row[~right]], self.lost[rows.row[~right]] = 0.0, True

@@ -105,7 +105,7 @@ class _Search:
 
         def watch(rows: Rows, seen: Seen) -> None:
             above = margin(seen.logits, rows.y, torch.full_like(rows.target, -1), rows.scale)
-            height = (above / rows.scale.clamp_min(torch.finfo(above.dtype).tiny)).double()
+            height = (above / rows.scale).double()
             if eps is not None:
                 # What lies beyond eps says nothing about how near the ball comes.
                 height = torch.where(distance(rows.x, rows.z, norm) <= eps, height, -torch.inf)

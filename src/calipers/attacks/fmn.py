@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from calipers.attacks.losses import margin
-from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, reserve
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -88,7 +88,9 @@ class _FMN(Steps):
             smaller = (rows.radius * (1 - gamma)).minimum(best)
             larger = rows.radius * (1 + gamma)
             # A little farther than the linearised boundary, or an affine model is never crossed.
-            jump = (now + seen.value.neg().clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)) * (1 + gamma)
+            jump = (
+                now + (seen.value.neg().clamp_min(0) + reserve(rows)) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+            ) * (1 + gamma)
         rows.far = rows.far & ~seen.fooled
         return torch.where(rows.far, jump.minimum(best), torch.where(seen.fooled, smaller, larger))
 

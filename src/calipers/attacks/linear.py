@@ -10,13 +10,15 @@ from torch import Tensor
 
 from calipers.attacks.engine import run
 from calipers.attacks.losses import Loss, margin
-from calipers.attacks.method import Ask, Options, Rows, Seen, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, column, reserve, spread
 from calipers.attacks.result import AttackResult
 from calipers.errors import BadInput
 from calipers.models import Classifier, public
 from calipers.threats import Threat, leave_cell
 
 __all__ = ["affine_map", "linear"]
+
+_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,20 @@ def affine_map(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor] | None:
         weight = torch.stack([torch.zeros_like(z[0]) if row is None else row[0] for row in rows]).flatten(1)
         bias = logits.detach() - weight @ z.detach().flatten()
         with torch.no_grad():
-            probe = torch.cat([x[:64], model.box.clamp(x[:64].flip(0) * 0.5)])
+            probe = torch.cat([x[:64], model.box.clamp(x[:64].flip(0) * 0.5), _around(model, x[:1])])
             real, linear_ = model(probe), probe.flatten(1) @ weight.T + bias
     scale = (probe.flatten(1).abs() @ weight.abs().T + bias.abs()).amax() + torch.finfo(x.dtype).tiny
     error = (real - linear_).abs().amax()
     return (weight, bias) if float(error / scale) < 1e3 * torch.finfo(x.dtype).eps else None
+
+
+def _around(model: Classifier, x: Tensor) -> Tensor:
+    """Points of the box, or of as wide a one around x, always the same: a map with kinks shows one of them there."""
+    wide = column(model.box.scale(x), x)
+    lo, hi = model.box.clamp(x - wide), model.box.clamp(x + wide)
+    share = torch.rand(_PROBES, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points: Tensor = lo + (hi - lo) * share.to(x)
+    return model.box.clamp(points)
 
 
 @public
@@ -89,5 +100,10 @@ def linear(model: Classifier, x: Tensor, y: Tensor, threat: Threat, **options: U
     if found is None:
         raise BadInput(f"{model.name}", expected="an affine classifier", got="one that is not", hint="use fmn or apgd")
     weight, bias = (part.double() for part in found)
-    _, toward = leave_cell(x.double(), weight, x.flatten(1).double() @ weight.T + bias, y, threat.norm, model.box)
+    logits = x.flatten(1).double() @ weight.T + bias
+    # At a tie the way out has no length to be stretched: it leads at least to where the label loses visibly.
+    least = reserve(Rows(clean=logits.to(x.dtype), y=y, scale=spread(logits.to(x.dtype), y)))
+    own = logits.gather(1, y[:, None])
+    logits = logits.minimum(own - least.double()[:, None]).scatter(1, y[:, None], own)
+    _, toward = leave_cell(x.double(), weight, logits, y, threat.norm, model.box)
     return run(_Overshoot(), model, x, y, threat, extra={"toward": toward.to(x.dtype)}, **options)

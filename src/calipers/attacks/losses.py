@@ -1,7 +1,7 @@
 r"""What an attack climbs. Every loss is to be maximised and, but for ``ce-raw``, blind to z → a·z + b (a > 0).
 
 A loss is a function of logits (N, K), labels y (N,), targets (N,) with −1 for "any other class", and the spread
-(max − min) of each example's clean logits (N,), and returns (N,).
+(max − min, never 0) of each example's clean logits (N,), and returns (N,).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def hard(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
 
 
 def _scaled(logits: Tensor, spread: Tensor) -> Tensor:
-    return logits * (_SPREAD / spread.clamp_min(torch.finfo(logits.dtype).tiny))[:, None]
+    return logits * (_SPREAD / spread)[:, None]
 
 
 def ce_raw(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor, spread: Tensor) -> Tensor:
     own, other = _rival(logits, y, target)
     top = logits.topk(min(4, logits.shape[1]), dim=1).values
     if logits.shape[1] < 3:
-        return (other - own) / spread.clamp_min(torch.finfo(logits.dtype).tiny)
+        return (other - own) / spread
     third = top[:, 2]
     if logits.shape[1] > 3:
         third = torch.where(target < 0, third, (third + top[:, 3]) / 2)

@@ -16,6 +16,8 @@ from calipers.runner.draws import Draws
 from calipers.threats import Norm, Threat, dual, norm, project
 
 __all__ = [
+    "ATTEMPTS",
+    "LOOKS",
     "Ask",
     "Method",
     "Options",
@@ -28,9 +30,13 @@ __all__ = [
     "likely_targets",
     "nearest_boundary",
     "reserve",
+    "spread",
 ]
 
+# How the one word that numbers the steps of an example is shared out.
+LOOKS, ATTEMPTS = 2**20, 2**12
 _SLACK = 64
+_MASKED = 1e3
 
 
 class Options(TypedDict, total=False):
@@ -99,7 +105,7 @@ class Ask:
 
     def draws(self, rows: Rows, step: Tensor | int) -> Draws:
         """Random numbers of these examples at this step of this attempt."""
-        return Draws(self.seed, rows.index, rows.attempt * 2**20 + step)
+        return Draws(self.seed, rows.index, rows.attempt * LOOKS + step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,14 +186,43 @@ class Steps:
 
 def clears(logits: Tensor, y: Tensor) -> Tensor:
     """Whether the label loses by more than what another batch size may change in the last bits: bool (N,)."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return others - own > _SLACK * torch.finfo(logits.dtype).eps * (logits.amax(1) - logits.amin(1))
+    own, other = _first_two(logits, y)
+    return other - own > _noise(logits, own, other)
 
 
 def reserve(rows: Rows) -> Tensor:
     """The margin to aim for where the boundary itself would be reached: what :func:`clears` asks, and some more."""
-    return 4 * _SLACK * torch.finfo(rows.scale.dtype).eps * rows.scale
+    own, other = _first_two(rows.clean, rows.y)
+    return 4 * _noise(rows.clean, own, other).maximum(torch.finfo(rows.scale.dtype).eps * rows.scale)
+
+
+def spread(logits: Tensor, y: Tensor) -> Tensor:
+    """max − min of the logits that matter, never 0: shape (N,).
+
+    A class that is masked out (thousands of times as far below 0 as the label and its rival are from it) does not
+    count: it would make all others look alike.
+
+    Example:
+        >>> spread(torch.tensor([[3.0, 1.0, -1.0], [3.0, 1.0, -1e9], [0.0, 0.0, 0.0]]), torch.tensor([0, 0, 0]))
+        tensor([4., 2., 1.])
+    """
+    own, other = _first_two(logits, y)
+    most = own.abs().maximum(other.abs())
+    counted = logits >= -_MASKED * (1 + most[:, None])
+    found = logits.amax(1) - torch.where(counted, logits, torch.inf).amin(1)
+    least = _SLACK * torch.finfo(logits.dtype).eps * most
+    return found.maximum(torch.where(least > 0, least, (found == 0).to(found)))
+
+
+def _first_two(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The label's logit and the largest other one."""
+    return logits.gather(1, y[:, None])[:, 0], logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def _noise(logits: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """The last bits of the two logits that are compared; of their spread, where a constant was added to all."""
+    size = (logits.amax(1) - logits.amin(1)).minimum(own.abs().maximum(other.abs()))
+    return _SLACK * torch.finfo(logits.dtype).eps * size
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

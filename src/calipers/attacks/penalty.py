@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from calipers.attacks.losses import margin
-from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column
+from calipers.attacks.method import Ask, Options, Rows, Seen, Steps, column, reserve
 from calipers.attacks.result import AttackResult
 from calipers.attacks.search import attack
 from calipers.errors import BadInput
@@ -52,15 +52,17 @@ class _Penalty(Steps, ABC):
 
     def step(self, ask: Ask, rows: Rows, seen: Seen) -> None:
         unit = column(ask.model.box.scale(rows.x), rows.x)
-        gain = 20 / rows.scale.clamp_min(torch.finfo(rows.c.dtype).tiny)
+        gain = 20 / rows.scale
         delta, away = (rows.z - rows.x) / unit, (gain * seen.value.neg()).clamp_min(0)
         grad = column(gain, delta) * seen.grad * unit
         # Twice what an affine model needs: there 2δ = c·grad at the boundary.
         steep = grad.square().flatten(1).sum(1).clamp_min(torch.finfo(rows.c.dtype).tiny)
-        rows.c = torch.where(rows.k == 0, (4 * away / steep).clamp_max(1e6), rows.c)
-        rows.plane = torch.where(rows.k == 0, away / steep.sqrt(), rows.plane)
+        # At a tie there is nothing to go away from, but somewhere to go to.
+        first = away + gain * reserve(rows)
+        rows.c = torch.where(rows.k == 0, (4 * first / steep).clamp_max(1e6), rows.c)
+        rows.plane = torch.where(rows.k == 0, first / steep.sqrt(), rows.plane)
         # Where every coordinate moves alike, a fourth of a round at this pace reaches the linearised boundary.
-        reach = away / grad.abs().flatten(1).sum(1).clamp_min(torch.finfo(rows.c.dtype).tiny)
+        reach = first / grad.abs().flatten(1).sum(1).clamp_min(torch.finfo(rows.c.dtype).tiny)
         rows.pace = torch.where(rows.k == 0, (4 * reach / self.length).clamp_max(1), rows.pace)
         self._keep(rows, seen, delta, grad, steep)
         slope = 2 * delta - torch.where(column(seen.fooled, delta), 0.0, column(rows.c, delta) * grad)

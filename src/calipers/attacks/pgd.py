@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Unpack
@@ -113,6 +114,8 @@ def pgd(
     """
     if steps < 1:
         raise BadInput("steps of PGD", expected="at least 1", got=steps)
+    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
+        raise BadInput("step_size of PGD", expected="a finite number > 0", got=step_size)
     if step_size is not None and threat.ladder and not raw and steps * step_size < threat.ladder[-1]:
         message = f"PGD cannot reach all of the ball: steps*step_size = {steps * step_size:g} < eps = {threat.eps}"
         warnings.warn(message, stacklevel=3)

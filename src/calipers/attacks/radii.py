@@ -18,6 +18,10 @@ __all__ = ["Bisection", "Ladder", "Radii"]
 class Radii(Protocol):
     """A plan of radii; ``rows.asked`` holds each example's present one, ``rows.low`` the largest that did not work."""
 
+    @property
+    def levels(self) -> int:
+        """How many radii an example is attacked at, at most."""
+
     def first(self, rows: Rows) -> None:
         """Write ``rows.asked`` and ``rows.low`` before the first attempt."""
 
@@ -30,6 +34,7 @@ class Ladder:
 
     def __init__(self, radii: tuple[float, ...]) -> None:
         self.radii = torch.tensor(radii, dtype=torch.float64)
+        self.levels = len(radii)
 
     def first(self, rows: Rows) -> None:
         self.radii = self.radii.to(rows.x.device)
@@ -44,12 +49,13 @@ class Ladder:
 class Bisection:
     r"""The smallest radius at which a fixed-budget attack succeeds: asked = √(low·high), for each example by itself.
 
-    ``high`` is the distance of the nearest witness so far, at first the whole box; ``low`` at first 2⁻¹⁰ of it. Ten
-    rounds leave 1 % between the two, and no round is spent once they are that close. Where the box is infinite, ±2¹⁰ a
+    ``high`` is the distance of the nearest witness so far, at first the whole box; ``low`` at first 2⁻¹⁰ of it, and
+    2⁻¹⁰ of a witness that is nearer still. Ten rounds leave 1 % between the two, and no round is spent once they are
+    that close. Where the box is infinite, ±2¹⁰ a
     coordinate stand in for it, whatever the inputs: batch mates must not matter.
     """
 
-    rounds = 10
+    levels = 10
 
     def __init__(self, threat: Threat, model: Classifier) -> None:
         d = math.prod(model.shape)
@@ -65,9 +71,12 @@ class Bisection:
     def next(self, rows: Rows, level: Tensor, fell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         low = torch.where(fell, rows.low, rows.asked)
         high = rows.best.clamp_max(self.reach)
+        if not self.whole:
+            # Nothing has failed yet, and what was to be the least radius is too large.
+            low = torch.where((low == self.least) & fell & (high <= 2 * low), high * 2.0**-10, low)
         asked = self._between(low, high)
         close = asked >= high if self.whole else high <= 1.01 * low
-        return asked, low, close | (level + 1 >= self.rounds)
+        return asked, low, close | (level + 1 >= self.levels)
 
     def _between(self, low: Tensor, high: Tensor) -> Tensor:
         middle = (low * high).sqrt()

@@ -45,7 +45,7 @@ class _SigmaZero(Steps):
     def _slope(self, rows: Rows, seen: Seen, delta: Tensor, unit: Tensor) -> Tensor:
         """Of max(−margin, 0) + mean(δ²/(δ² + σ)), divided by its largest entry."""
         # The margin in units of a twentieth of the clean spread, as a trained network's logits are.
-        gain = column(20 / rows.scale.clamp_min(torch.finfo(rows.eps.dtype).tiny), delta) * unit
+        gain = column(20 / rows.scale, delta) * unit
         away = torch.where(column(seen.fooled, delta), 0.0, gain * seen.grad)
         count = 2 * self.sigma * delta / (delta.square() + self.sigma).square() / delta[0].numel()
         slope = count - away

@@ -78,7 +78,7 @@ class _Square(Queries):
         signs = c if h > 1 else w
         u = ask.draws(rows, rows.k + 1)("uniform", (n, 5 + signs + (w if h == 1 else 0)))
         sign, places = _signs(u[:, 5 : 5 + signs]).view(n, c, 1, -1), _places(u[:, 5 + signs :], h, w)
-        side = self._side(rows.k + 1, h, w)
+        side = self._side(rows.k + 1, h, w, pairs=norm == "l2")
         window = _window(side, u[:, :2], places, h, w)
         if norm == "linf":
             moved = torch.where(window.inside, sign * column(rows.eps, delta), delta)
@@ -88,12 +88,14 @@ class _Square(Queries):
             moved = _carried(delta, bumps, window.inside, source, rows.eps, 2 if norm == "l2" else 1)
         rows.z = project(rows.x + moved.view_as(rows.x), rows.x, rows.eps, norm, ask.model.box)
 
-    def _side(self, look: Tensor, h: int, w: int) -> Tensor:
+    def _side(self, look: Tensor, h: int, w: int, pairs: bool) -> Tensor:
         """The squares' side at this look; in a vector, the number of coordinates: int64 (N,)."""
         scaled = look * 10_000 // self.looks
         halvings = (scaled[:, None] > torch.tensor(_HALVINGS, device=look.device)).sum(1)
         area = self.share * 0.5**halvings * h * w
-        return (area.sqrt() if h > 1 else area).round().long().clamp_min(1)
+        side = (area.sqrt() if h > 1 else area).round().long().clamp_min(1)
+        # One pixel is no pair of bumps: three, and odd, as in the published code. In L1 single pixels gain more.
+        return side.clamp_min(3) // 2 * 2 + 1 if pairs and h > 1 else side
 
     def _tiles(self, draw: Draws, n: int, c: int, h: int, w: int) -> Tensor:
         """The first δ in L2 and L1: a grid of five by five pairs of bumps."""
@@ -163,7 +165,7 @@ def _places(u: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
 
 def _signs(u: Tensor) -> Tensor:
     """±1 with a fair coin."""
-    return torch.where(u < 0.5, -1.0, 1.0)
+    return 1 - 2 * (u < 0.5).to(u)
 
 
 @public

@@ -181,6 +181,8 @@ def _warn_beyond_box(threat: Threat, inputs: Inputs) -> None:
     diameter = float(norm_of_vector((sides[1] - sides[0]).expand(1, *inputs.model.shape), threat.norm))
     if threat.ladder and threat.ladder[-1] >= diameter:
         message = f"eps {threat.ladder[-1]:g} is as large as the input box, which is {diameter:g} wide in {threat.norm}"
+        if inputs.data.provenance.get("scaling") == "uint8 / 255":
+            message += "; its bytes were divided by 255: for a model that takes them as they are, say --box 0 255"
         warnings.warn(message, EpsBeyondBox, stacklevel=3)
 
 

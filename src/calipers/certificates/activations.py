@@ -25,7 +25,7 @@ class Activation:
         name: what it is called.
         function: f itself.
         slope: the largest \|f′\|.
-        slack: the error of an execution is at most ``slack``·unit·(1 + \|x\|), besides ``jump``.
+        slack, base: the error of an execution is at most ``slack``·unit·(``base`` + \|x\|), besides ``jump``.
         curvature: for smooth f, a bound of \|f″\| on {t : \|t\| ≥ s} that does not rise with s.
         kink: for f piecewise linear with its kink at 0, the slope left of it; None for smooth f.
         valley: where f, falling before and rising after, is least, and a number below that least value; None for
@@ -41,6 +41,7 @@ class Activation:
     kink: float | None = None
     valley: tuple[float, float] | None = None
     jump: float = 0.0
+    base: float = 1.0
 
     linear = False
 
@@ -61,7 +62,7 @@ class Activation:
             # The sign is read off; the slope is rounded to the format, and so is one product.
             executed = 3 * arithmetic.unit * self.kink if self.kink not in (0.0, 1.0) else 0.0
             return (executed + 16 * OURS) * size[0] + arithmetic.tiny
-        return (self.slack * arithmetic.unit + 16 * OURS) * (1 + size[0]) + self.jump
+        return (self.slack * arithmetic.unit + 16 * OURS) * (self.base + size[0]) + self.jump
 
     def spread(self, *error: Tensor) -> Tensor:
         return self.slope * error[0]
@@ -111,6 +112,7 @@ silu = Activation("silu", F.silu, slope=1.1, slack=16, curvature=_silu_curvature
 def softplus(beta: float, threshold: float) -> Activation:
     """log(1 + exp(βx)) / β, and x itself where βx > threshold, as torch has it."""
     return Activation(
-        "softplus", lambda t: F.softplus(t, beta, threshold), slack=16, jump=math.log1p(math.exp(-threshold)) / beta,
+        "softplus", lambda t: F.softplus(t, beta, threshold), slack=16, base=max(1.0, 1 / beta),
+        jump=math.log1p(math.exp(-threshold)) / beta,
         curvature=lambda s: beta / 4 / torch.cosh((beta * s / 2).clamp_max(300)).square(),
     )  # fmt: skip

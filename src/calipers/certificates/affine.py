@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from calipers.certificates.arithmetic import ASSUMES, arithmetic_of
+from calipers.certificates.arithmetic import ASSUMES, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, UnknownOperator
+from calipers.certificates.chain import Stage, multiplied
 from calipers.certificates.domain import ball_interval
 from calipers.certificates.graph import Graph
 from calipers.certificates.reading import read
 from calipers.models import Classifier, public
-from calipers.threats import Norm, leave_cell
+from calipers.threats import Box, Norm, leave_cell
 
-__all__ = ["affine", "affine_form"]
+__all__ = ["affine", "affine_form", "form_error", "form_of", "linear_graph", "nearest_exit"]
 
 # What the float64 arithmetic of the distance itself can lose, by a wide margin.
 _DOWN = 1 - 1e-11
@@ -44,21 +47,39 @@ def affine(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         0.353553
     """
     x, y = model.check(x, y)
-    graph, arithmetic = _linear(model), arithmetic_of(model)
+    graph, arithmetic = linear_graph(model), arithmetic_of(model)
     centre = x.double()
-    (weight, _), logits = _matrix(graph, centre), graph(centre)
-    radius, _ = leave_cell(centre, weight, logits, y, norm, model.box)
-    # The ball certified below lies in this one, so what rounding can do here bounds what it can do there.
-    reach = torch.where(radius.isinf() | (norm == "l0"), model.box.scale(centre), radius)
-    lo, hi = ball_interval(centre, reach, model.box)
-    reserve = graph.rounding(lo, hi, arithmetic)
-    tight = (logits + reserve).scatter(1, y[:, None], (logits - reserve).gather(1, y[:, None]))
-    radius, _ = leave_cell(centre, weight, tight, y, norm, model.box)
-    radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * _DOWN
-    if not model.box.bounded:
-        # Nothing bounds the rounding beyond the ball it was looked at in; in L0 one coordinate may go anywhere.
-        radius = torch.zeros_like(radius) if norm == "l0" else torch.minimum(radius, reach)
+    form = form_of(graph, centre)
+    radius = nearest_exit(
+        form.weight, graph(centre), lambda lo, hi: form_error(graph, form, centre, lo, hi, arithmetic), centre, y, norm,
+        model.box,
+    )  # fmt: skip
     return Certified(radius, norm, "affine", arithmetic.name, ASSUMES, model.box)
+
+
+def nearest_exit(
+    weight: Tensor, logits: Tensor, error: Callable[[Tensor, Tensor], Tensor], centre: Tensor, y: Tensor, norm: Norm,
+    box: Box,
+) -> Tensor:  # fmt: skip
+    r"""The distance to where another of K affine scores reaches the label's, in the box, less what rounding can do.
+
+    Arguments:
+        weight: W, shape (K, d).
+        logits: W x + b, shape (N, K).
+        error: how far executed scores can be from those between two corners, (N, \*shape) twice → (N, K).
+        centre, y, norm, box: x in float64, labels, norm and box.
+    """
+    radius, _ = leave_cell(centre, weight, logits, y, norm, box)
+    # The ball certified below lies in this one, so what rounding can do here bounds what it can do there.
+    reach = torch.where(radius.isinf() | (norm == "l0"), box.scale(centre), radius)
+    reserve = error(*ball_interval(centre, reach, box))
+    tight = (logits + reserve).scatter(1, y[:, None], (logits - reserve).gather(1, y[:, None]))
+    radius, _ = leave_cell(centre, weight, tight, y, norm, box)
+    radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * _DOWN
+    if box.bounded:
+        return radius
+    # Nothing bounds the rounding beyond the ball it was looked at in; in L0 one coordinate may go anywhere.
+    return torch.zeros_like(radius) if norm == "l0" else torch.minimum(radius, reach)
 
 
 def affine_form(model: Classifier) -> tuple[Tensor, Tensor]:
@@ -72,10 +93,16 @@ def affine_form(model: Classifier) -> tuple[Tensor, Tensor]:
         >>> [tuple(part.shape) for part in affine_form(Classifier.of(net.eval(), shape=(2, 2)))]
         [(3, 4), (3,)]
     """
-    return _matrix(_linear(model), torch.zeros((1, *model.shape), dtype=torch.float64, device=model.device))
+    form = form_of(linear_graph(model), torch.zeros((), device=model.device))
+    return form.weight, form.bias
 
 
-def _linear(model: Classifier) -> Graph:
+def linear_graph(model: Classifier) -> Graph:
+    """The graph of a model of linear operators alone.
+
+    Raises:
+        UnknownOperator: for any other, by its name.
+    """
     graph = read(model)
     for _, node in graph:
         if not node.op.linear:
@@ -84,12 +111,12 @@ def _linear(model: Classifier) -> Graph:
     return graph
 
 
-def _matrix(graph: Graph, like: Tensor) -> tuple[Tensor, Tensor]:
-    """W of the whole composition, column by column, shape (K, d); and b, shape (K,)."""
-    d = like[0].numel()
-    origin = graph(like.new_zeros((1, *graph.shape)))
-    columns = [
-        graph(part.view(-1, *graph.shape)) - origin
-        for part in torch.eye(d, dtype=like.dtype, device=like.device).split(512)
-    ]
-    return torch.cat(columns).T.contiguous(), origin[0]
+def form_of(graph: Graph, like: Tensor) -> Stage:
+    """The whole composition: W (K, d), b (K,) and how far W can be from the real product."""
+    return multiplied(list(graph), 0, graph.shape, like)
+
+
+def form_error(graph: Graph, form: Stage, centre: Tensor, lo: Tensor, hi: Tensor, arithmetic: Arithmetic) -> Tensor:
+    r"""How far W x' + b is from the executed scores of an x' between two corners (N, \*shape): (N, K)."""
+    moved = torch.maximum(hi - centre, centre - lo).flatten(1)
+    return graph.rounding(lo, hi, arithmetic) + moved @ form.error.T

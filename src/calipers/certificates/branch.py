@@ -146,7 +146,7 @@ class _Problem:
         """Whether every margin is positive within this radius; False also where the effort is spent or one is not."""
         self.domain = Domain(self.x, self.x.new_full((1,), radius), self.norm, self.box)
         self.root = Bounds(self.graph, self.domain, self.arithmetic)
-        rows = (~(self.root.lowest(self.graph.last, self.seeds[None])[0] > 0)).nonzero()[:, 0]
+        rows = (~(self.root.margins(self.seeds[None])[0] > 0)).nonzero()[:, 0]
         if not len(rows):
             return True
         self._sharpen()

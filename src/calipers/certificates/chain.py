@@ -11,7 +11,7 @@ from torch import Tensor
 from calipers.certificates.activations import Activation
 from calipers.certificates.arithmetic import Arithmetic
 from calipers.certificates.certificate import NotApplicable
-from calipers.certificates.graph import Graph, Node
+from calipers.certificates.graph import Graph, Node, Operator
 from calipers.certificates.operators import Linear
 
 __all__ = ["Chain", "Stage", "chain"]
@@ -59,37 +59,67 @@ def chain(graph: Graph, like: Tensor, largest: int = 2**24) -> Chain:
         >>> [tuple(stage.weight.shape) for stage in chain(read(model), torch.zeros(())).stages]
         [(16, 16), (3, 16)]
     """
-    runs: list[list[Node]] = [[]]
+    runs: list[list[tuple[int, Node]]] = [[]]
     activations: list[Activation] = []
     for at, node in graph:
         if node.inputs != (at - 1,):
             raise NotApplicable("chain of layers", expected="no branches", got=f"node {at} reading {node.inputs}")
         if node.op.linear:
-            runs[-1].append(node)
+            runs[-1].append((at, node))
         elif isinstance(node.op, Activation):
             activations.append(node.op)
             runs.append([])
         else:
             raise NotApplicable("chain of layers", expected="linear layers and activations",
                                 got=type(node.op).__name__)  # fmt: skip
-    stages, shape = [], graph.shape
+    stages, start = [], 0
     for run in runs:
-        stages.append(_multiplied(run, shape, like, largest))
-        shape = run[-1].shape if run else shape
+        sizes = [torch.Size(graph.shape_of(i)).numel() for i in (start, *(at for at, _ in run))]
+        if sizes[0] * max(sizes) > largest:
+            raise NotApplicable("chain of layers", expected=f"matrices of at most {largest:,} entries",
+                                got=f"{sizes[-1]} × {sizes[0]}")  # fmt: skip
+        stages.append(multiplied(run, start, graph.shape_of(start), like))
+        # After the run comes its activation, from whose values the next matrix starts.
+        start += len(run) + 1
     return Chain(tuple(stages), tuple(activations))
 
 
-def _multiplied(run: Sequence[Node], shape: tuple[int, ...], like: Tensor, largest: int) -> Stage:
-    """The operators applied to every unit vector, and to zero."""
-    n = torch.Size(shape).numel()
-    m = torch.Size(run[-1].shape).numel() if run else n
-    if n * max(n, m, *(torch.Size(node.shape).numel() for node in run)) > largest:
-        raise NotApplicable("chain of layers", expected=f"matrices of at most {largest:,} entries", got=f"{m} × {n}")
-    columns = torch.eye(n, dtype=torch.float64, device=like.device).view(n, *shape)
-    error, zero = torch.zeros_like(columns), torch.zeros_like(columns[:1])
-    for node in run:
-        op = node.op
-        assert isinstance(op, Linear)
-        error = op.spread(error) + node.op.rounding(_FLOAT64, columns.abs())
-        columns, zero = op.apply(columns), op(zero)
-    return Stage(columns.flatten(1).T.contiguous(), zero.flatten(), error.flatten(1).T.contiguous())
+def multiplied(run: Sequence[tuple[int, Node]], start: int, shape: tuple[int, ...], like: Tensor) -> Stage:
+    r"""Linear operators applied to every unit vector, without their constants, and to zero.
+
+    Arguments:
+        run: numbered nodes, the last one the result; all that they read is among them or ``start``.
+        start: the node that the matrix is a function of, with values of this shape.
+        like: gives the device.
+
+    Example:
+        >>> from calipers.certificates.operators import Affine
+        >>> half = Node(Affine(torch.tensor([[0.5, 0.0]]), torch.ones(1)), (0,), (1,))
+        >>> multiplied([(1, half)], 0, (2,), torch.zeros(())).weight.tolist()
+        [[0.5, 0.0]]
+    """
+    eye = torch.eye(torch.Size(shape).numel(), dtype=torch.float64, device=like.device)
+    bias = {start: eye.new_zeros(1, *shape)}
+    weights, errors = [], []
+    for at, node in run:
+        bias[at] = node.op(*(bias[i] for i in node.inputs))
+    for some in eye.split(512):
+        columns = {start: some.view(-1, *shape)}
+        wrong = {start: torch.zeros_like(columns[start])}
+        for at, node in run:
+            assert isinstance(node.op, Linear)
+            here = [columns[i] for i in node.inputs]
+            columns[at] = node.op.apply(*here)
+            wrong[at] = node.op.spread(*(wrong[i] for i in node.inputs)) + _lost(node.op, here)
+        last = run[-1][0] if run else start
+        weights.append(columns[last].flatten(1))
+        errors.append(wrong[last].flatten(1))
+    return Stage(torch.cat(weights).T.contiguous(), bias[last].flatten(), torch.cat(errors).T.contiguous())
+
+
+def _lost(op: Operator, columns: list[Tensor]) -> Tensor:
+    """What float64 can lose of W times these: the rounding less the part of the constants, which take no part."""
+    with_constants = op.rounding(_FLOAT64, *(c.abs() for c in columns))
+    lost = with_constants - op.rounding(_FLOAT64, *(torch.zeros_like(c) for c in columns))
+    # Where numbers overflow nothing is known; 1e-300 is more than underflow can cost.
+    return lost.nan_to_num(nan=torch.inf, posinf=torch.inf) + 1e-300

@@ -14,7 +14,7 @@ from calipers.certificates.activations import Activation
 from calipers.certificates.arithmetic import ASSUMES, OURS, Arithmetic, arithmetic_of
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.domain import Domain
-from calipers.certificates.graph import Graph, Interval, size
+from calipers.certificates.graph import Graph, Interval, Node, size
 from calipers.certificates.operators import Linear, Rearrange, Scale
 from calipers.certificates.reading import read
 from calipers.certificates.relaxations import Lines, between, dot
@@ -116,7 +116,7 @@ def _radii(
 
     def lowest(radius: Tensor) -> Tensor:
         bounds = Bounds(graph, Domain(x, radius, norm, box), arithmetic, memory)
-        return bounds.lowest(graph.last, seeds).amin(1)
+        return bounds.margins(seeds).amin(1)
 
     scale = box.scale(x)
     radius = largest_radius(lowest, lead(graph(x), y), scale, upper=upper)
@@ -227,6 +227,22 @@ class Bounds:
         above[:, rows] = torch.where(mine, torch.minimum(above[:, rows], -least[:, len(rows) :]), above[:, rows])
         self.intervals[at] = below.view_as(lo), above.view_as(hi)
 
+    def margins(self, a: Tensor) -> Tensor:
+        r"""Lower bounds of ⟨a, executed logits⟩, a (N, R, K), from the input and from the last intervals: (N, R).
+
+        Lines far apart, as of saturated functions, can lose more on the way back than intervals lose on the way there.
+        """
+        last = self.graph.last
+        backward = self.lowest(last, a)
+        if not last:
+            return backward
+        node = self.graph.nodes[last - 1]
+        parts, step = _one_back(node, a, self.errors[last], self.lines.get(last))
+        for source, part in zip(node.inputs, parts, strict=True):
+            lo, hi = self.intervals[source]
+            step = step + dot(part, (lo + hi) / 2) - dot(part.abs(), (hi - lo) / 2) * (1 + 1e-9)
+        return torch.fmax(backward, step)
+
     def lowest(self, at: int, a: Tensor) -> Tensor:
         r"""Lower bounds of ⟨a, executed value of node ``at``⟩ for every row of a (N, R, \*shape): (N, R)."""
         widest = max(_count(self.graph.shape_of(i)) for i in range(at + 1))
@@ -261,15 +277,21 @@ def carry_back(
         here, node = waiting.pop(i), graph.nodes[i - 1]
         if i in pull:
             here, constant = here + pull[i][0], constant + pull[i][1]
-        constant = constant - dot(here.abs(), errors[i]) * (1 + 1e-9)
-        if isinstance(node.op, Linear):
-            if hasattr(node.op, "bias"):
-                constant = constant + here.flatten(2) @ node.op.bias.expand(node.shape).flatten()
-            back = node.op.transpose(here.flatten(0, 1))
-            parts = tuple(part.view(*a.shape[:2], *part.shape[1:]) for part in back)
-        else:
-            part, shift = lines[i].back(here)
-            parts, constant = (part,), constant + shift
+        parts, shift = _one_back(node, here, errors[i], lines.get(i))
+        constant = constant + shift
         for source, part in zip(node.inputs, parts, strict=True):
             waiting[source] = waiting[source] + part if source in waiting else part
     return waiting[0], constant
+
+
+def _one_back(node: Node, a: Tensor, error: Tensor, lines: Lines | None) -> tuple[tuple[Tensor, ...], Tensor]:
+    r"""⟨a, node⟩ ≥ Σ ⟨part, input⟩ + constant: a part (N, R, \*shape) for each of its inputs, and (N, R)."""
+    constant = -dot(a.abs(), error) * (1 + 1e-9)
+    if isinstance(node.op, Linear):
+        if hasattr(node.op, "bias"):
+            constant = constant + a.flatten(2) @ node.op.bias.expand(node.shape).flatten()
+        back = node.op.transpose(a.flatten(0, 1))
+        return tuple(part.view(*a.shape[:2], *part.shape[1:]) for part in back), constant
+    assert lines is not None
+    part, shift = lines.back(a)
+    return (part,), constant + shift

@@ -223,9 +223,9 @@ def _relu(
 
 
 def _matrix(rows: list[dict[int, float]], columns: int) -> csr_array:
-    at = [(i, v, c) for i, row in enumerate(rows) for v, c in row.items()]
-    i, v, c = zip(*at, strict=True)
-    return csr_array((c, (i, v)), shape=(len(rows), columns))
+    # Of shape (entries, 3) also where every ReLU is off, and there are none.
+    at = np.array([(i, v, c) for i, row in enumerate(rows) for v, c in row.items()], dtype=float).reshape(-1, 3)
+    return csr_array((at[:, 2], (at[:, 0].astype(int), at[:, 1].astype(int))), shape=(len(rows), columns))
 
 
 def _length(norm: Norm, d: int) -> tuple[csr_array, np.ndarray, int]:

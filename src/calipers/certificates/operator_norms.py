@@ -28,8 +28,16 @@ def matrix_norm(weight: Tensor, name: Norm) -> float:
         return float(w.abs().sum(1).max()) * _UP
     if name == "l1":
         return float(w.abs().sum(0).max()) * _UP
+    w, unit = _near_one(w)
     gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
-    return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)) * _UP
+    return math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)) * _UP * unit
+
+
+def _near_one(w: Tensor) -> tuple[Tensor, float]:
+    """w / u and u, the power of two next to the largest entry: squares neither vanish nor overflow."""
+    most = float(w.abs().max())
+    unit = math.ldexp(1.0, math.frexp(most)[1]) if 0 < most < math.inf else 1.0
+    return w / unit, unit
 
 
 def convolution_norm(kernel: Tensor, name: Norm, groups: int = 1, dilation: tuple[int, ...] = (1, 1)) -> float:
@@ -59,7 +67,8 @@ def convolution_norm(kernel: Tensor, name: Norm, groups: int = 1, dilation: tupl
     sides = k.shape[2:]
     grid = [16 * side if side > 1 else 1 for side in sides]
     slack = math.prod(math.cos(math.pi * (side - 1) / points) for side, points in zip(sides, grid, strict=True))
+    split, unit = _near_one(split)
     symbols = torch.fft.fft2(split, s=grid).permute(0, 3, 4, 1, 2).flatten(0, 2)
     gram = symbols @ symbols.mH if symbols.shape[1] <= symbols.shape[2] else symbols.mH @ symbols
     top = math.sqrt(float(torch.linalg.eigvalsh(gram)[:, -1].max()) / slack)
-    return min(top, math.sqrt(rows * columns)) * _UP
+    return min(top * unit, math.sqrt(rows) * math.sqrt(columns)) * _UP

@@ -70,8 +70,9 @@ class Affine(Linear):
         return inputs[0] * matrix_norm(self.weight, norm)
 
     def reach(self, scale: Tensor, name: Norm) -> Tensor:
-        """‖row · diag(scale)‖ of every output in the given norm, for one input of shape (n,)."""
-        return norm(self.weight * scale.flatten(), name)
+        """‖row · diag(scale)‖ of every output (…, m) in the given norm, for one input of shape (…, n)."""
+        rows = self.weight * scale[..., None, :]
+        return norm(rows.flatten(0, -2), name).view(rows.shape[:-1])
 
 
 class Convolution(Linear):

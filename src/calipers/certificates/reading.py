@@ -34,10 +34,14 @@ _METADATA = frozenset((
 
 
 class _Traced(Tensor):
-    """A batch of real values that remembers which node of the tape it is."""
+    """A batch of real values that remembers which node of the tape it is.
+
+    ``version`` is torch's count of the changes of its memory when it was that node: views share memory and count.
+    """
 
     tape: _Tape
     node: int
+    version: int
 
     @classmethod
     def __torch_function__(
@@ -47,8 +51,16 @@ class _Traced(Tensor):
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Traced:
-    flat = [v for a in (*args, *kwargs.values()) for v in (a if isinstance(a, list | tuple) else (a,))]
-    return next(v for v in flat if isinstance(v, _Traced))
+    return next(v for v in _flat(args, kwargs) if isinstance(v, _Traced))
+
+
+def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return [v for a in (*args, *kwargs.values()) for v in (a if isinstance(a, list | tuple) else (a,))]
+
+
+def _version(value: Tensor) -> int:
+    with torch._C.DisableTorchFunctionSubclass():
+        return value._version
 
 
 class _Tape:
@@ -58,18 +70,33 @@ class _Tape:
 
     def _trace(self, value: Tensor, node: int) -> _Traced:
         traced = value.as_subclass(_Traced)
-        traced.tape, traced.node = self, node
+        traced.tape, traced.node, traced.version = self, node, _version(traced)
         return traced
+
+    @staticmethod
+    def check(value: _Traced) -> None:
+        """That it is still what its node says."""
+        if value.version != _version(value):
+            raise _refusal(
+                "a tensor that was changed in place through a view of it", "change it by its own name, or not in place"
+            )
 
     def watch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what was asked, and write it down."""
         name = func.__name__
         if name == "__get__":
             name = getattr(func, "__self__").__name__  # noqa: B009
+        if name not in _METADATA:
+            for value in _flat(args, kwargs):
+                if isinstance(value, _Traced):
+                    self.check(value)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*_plain(args), **_plain(kwargs))
         if name in _METADATA:
             return result
+        in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or kwargs.get("inplace")
+        if in_place and not isinstance(args[0], _Traced):
+            raise _refusal(f"'{name}' on a tensor that is no function of the input", "write into a new tensor")
         if not isinstance(result, Tensor) or name in ("__array__", "numpy", "tolist", "item", "__bool__"):
             raise _refusal(f"'{name}', which asks for numbers computed from the input",
                            "no branch on values, no way out of torch; certify the part before it")  # fmt: skip
@@ -77,6 +104,8 @@ class _Tape:
             raise _refusal(
                 f"'{name}', which does not keep examples apart", "treat every example alone, without branches on values"
             )
+        if result.dtype == torch.bool:
+            raise _refusal(f"'{name}', a comparison", None)
         if (result.dtype, result.device) != (self.input.dtype, self.input.device):
             raise _refusal(f"'{name}' from {self.input.dtype} to {result.dtype}", "keep to one dtype and device")
         try:
@@ -89,9 +118,8 @@ class _Tape:
         if op is not None:
             self.nodes.append(Node(op, inputs, tuple(result.shape[1:])))
             at = len(self.nodes)
-        in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-        if (in_place or kwargs.get("inplace")) and isinstance(args[0], _Traced):
-            args[0].node = at
+        if in_place:
+            args[0].node, args[0].version = at, _version(args[0])
             return args[0]
         return self._trace(result, at)
 
@@ -155,6 +183,7 @@ def read(model: Classifier) -> Graph:
             raise _refusal(
                 "logits that do not depend on the input, or do in a way that torch functions do not show", None
             )
+        tape.check(logits)
         graph = Graph(model.shape, [*tape.nodes[: logits.node]])
         executed = model(probe[_BATCH:])
     x = probe[_BATCH:].double()

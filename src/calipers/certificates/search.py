@@ -21,7 +21,8 @@ def largest_radius(
 ) -> Tensor:
     """The largest radius found with lowest(radius) > 0, for a function that does not rise with the radius.
 
-    A secant step (damped where one end stays, as in the Illinois rule) inside a bracket whose lower end is proved.
+    A secant step (damped where one end stays, as in the Illinois rule, then a bisection) inside a bracket whose lower
+    end is proved.
 
     Arguments:
         lowest: (N,) radii to (N,) margins; NaN proves nothing.
@@ -38,12 +39,13 @@ def largest_radius(
     known = high.isfinite()
     at_low, at_high = clean, torch.where(known, -clean.abs(), -1.0)
     guess = torch.where(known, 0.7 * high, scale * 2.0**-16)
-    before = torch.ones_like(scale, dtype=torch.bool)
+    before, kept = torch.ones_like(scale, dtype=torch.bool), torch.zeros_like(scale)
     for _ in range(looks):
         value = lowest(guess)
         good = value > 0
         # An end that stays for the second time counts half, so that both ends move.
         stays = torch.where(good == before, 0.5, 1.0)
+        kept = torch.where(good == before, kept + 1, 0.0)
         at_high, at_low = torch.where(good, at_high * stays, value), torch.where(good, value, at_low * stays)
         before = good
         low, high = torch.where(good, guess, low), torch.where(good, high, guess)
@@ -52,7 +54,8 @@ def largest_radius(
             done |= low >= enough * upper
         if bool(done.all()):
             break
-        share = at_low / (at_low - at_high).clamp_min(1e-300)
+        # Where an end stays for a third time, as where the margin no longer falls with the radius, halve the bracket.
+        share = torch.where(kept < 2, at_low / (at_low - at_high).clamp_min(1e-300), 0.5)
         # Until something fails, aim a little past where the line through the clean margin meets zero.
         beyond = 1.01 * low * clean / (clean - value).clamp_min(1e-300)
         farther = torch.minimum(torch.maximum(beyond, 1.01 * low), 4 * scale)

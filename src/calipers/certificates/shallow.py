@@ -1,4 +1,4 @@
-"""What is known of models that are no networks: trees, one nearest neighbour, Gaussian kernel machines."""
+"""What is known of models that are no networks: trees, one nearest neighbour, Gaussian kernels, votes of pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from calipers.certificates.alone import parts_of
 from calipers.certificates.certificate import Certified, NotApplicable
 from calipers.certificates.kernel import kernel
 from calipers.certificates.nearest import nearest
+from calipers.certificates.pairs import pairs
 from calipers.certificates.trees import trees
-from calipers.models import Classifier, NearestNeighbour, RbfScores, Trees, public
+from calipers.models import Classifier, NearestNeighbour, OneVsOne, RbfScores, Trees, public
 from calipers.threats import Norm
 
 __all__ = ["shallow"]
@@ -20,18 +21,19 @@ _KINDS: dict[type[nn.Module], Callable[..., Certified]] = {
     Trees: trees,
     NearestNeighbour: nearest,
     RbfScores: kernel,
+    OneVsOne: pairs,
 }
 
 
 @public
 def shallow(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
-    r"""The certificate that belongs to the model: :func:`trees`, :func:`nearest` or :func:`kernel`.
+    r"""The certificate that belongs to the model: :func:`trees`, :func:`nearest`, :func:`kernel` or :func:`pairs`.
 
     Arguments:
-        model: what a scikit-learn tree, forest, KNeighborsClassifier(1) or SVC(kernel="rbf") becomes.
+        model: what a scikit-learn tree, forest, KNeighborsClassifier(1) or SVC becomes.
         x: inputs in the box, shape (N, \*shape).
         y: labels, shape (N,).
-        norm: L0 is known for trees only.
+        norm: L0 is known for trees and pairs only.
 
     Raises:
         NotApplicable: for any other model.
@@ -43,8 +45,9 @@ def shallow(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         >>> shallow(model, points[:1], torch.tensor([0]), "linf").by
         'nearest'
     """
-    first = type(parts_of(model)[0])
-    if first not in _KINDS:
-        known = "trees, one nearest neighbour or a Gaussian kernel machine"
-        raise NotApplicable("shallow certificate", expected=known, got=first.__name__)
-    return _KINDS[first](model, x, y, norm)
+    kinds = [type(part) for part in parts_of(model)]
+    found = next((kind for kind in kinds if kind in _KINDS), kinds[0])
+    if found not in _KINDS:
+        known = "trees, one nearest neighbour, a Gaussian kernel machine or votes of pairs of classes"
+        raise NotApplicable("shallow certificate", expected=known, got=found.__name__)
+    return _KINDS[found](model, x, y, norm)

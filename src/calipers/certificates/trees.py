@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calipers.certificates.alone import flat_box, only_module
+from calipers.certificates.alone import flat_box, only_module, scaler
+from calipers.certificates.arithmetic import OURS, Arithmetic
 from calipers.certificates.certificate import Certified
 from calipers.models import Classifier, Trees, public
 from calipers.threats import Norm
@@ -15,7 +16,7 @@ __all__ = ["trees"]
 
 Sides = tuple[Tensor, Tensor]
 
-# The sum of a forest's votes, and the distances, are right to a few roundings of float64.
+# The distances are right to a few roundings of float64.
 _SLACK = 1e-12
 # Half a spacing of float32, relatively: scikit-learn's trees round their input first.
 _FLOAT32 = 2.0**-24
@@ -27,7 +28,7 @@ def trees(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
 
     A leaf is a box of inputs, and how far it is in any norm can be written down. One tree: exact, up to the float32
     rounding of its input. A forest: sound, for the trees' worst leaves need not share a point. In L0 it is one
-    coordinate less than the smallest number found.
+    coordinate less than the smallest number found. A scaler in front moves and stretches the boxes.
 
     Arguments:
         model: :class:`calipers.models.Trees`, which scikit-learn's trees and forests become.
@@ -36,7 +37,7 @@ def trees(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         norm: any of the four.
 
     Raises:
-        NotApplicable: for any other model, and for a scaler in front of the trees.
+        NotApplicable: for any other model.
 
     Example:
         >>> from sklearn.tree import DecisionTreeClassifier
@@ -47,11 +48,13 @@ def trees(model: Classifier, x: Tensor, y: Tensor, norm: Norm) -> Certified:
         0.25
     """
     x, y = model.check(x, y)
-    forest = only_module(model, Trees, "trees certificate")
-    cells = [_cells(forest, tree, x.shape[1:].numel()) for tree in range(len(forest.value))]
+    forest = only_module(model, Trees, "trees certificate", scaled=model.dtype == torch.float64)
+    mean, std = scaler(model, x.double())
+    cells = [_unscaled(_cells(forest, tree, len(mean)), mean, std) for tree in range(len(forest.value))]
     box = flat_box(model, x.double())
+    slack = _slack(cells, Arithmetic.of(model.dtype).unit)
     radius = torch.cat([
-        _radii(cells, some.double().flatten(1), label, norm, box)
+        _radii(cells, some.double().flatten(1), label, norm, box, slack)
         for some, label in zip(x.split(16), y.split(16), strict=True)
     ])  # fmt: skip
     return Certified(radius, norm, "trees", str(model.dtype).removeprefix("torch."), domain=model.box)
@@ -80,7 +83,31 @@ def _cells(forest: Trees, tree: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(lows), torch.stack(highs), forest.value[tree, leaves].double()
 
 
-def _radii(cells: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor, norm: Norm, box: Sides) -> Tensor:
+def _unscaled(cells: tuple[Tensor, Tensor, Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same leaves as boxes of what the scaler is given, widened by what it and we can round."""
+    lo, hi, value = cells
+    if bool((mean == 0).all() and (std == 1).all()):
+        return cells
+    lo, hi = lo * std + mean, hi * std + mean
+    # The scaled input errs by two roundings of its size, which is that of the edge near the edge.
+    lost = [16 * OURS * (mean.abs() + side.abs()).nan_to_num(posinf=0.0) for side in (lo, hi)]
+    return lo - lost[0], hi + lost[1], value
+
+
+def _slack(cells: list[tuple[Tensor, Tensor, Tensor]], unit: float) -> float:
+    """What rounding can do to the difference of two sums of votes: the model's own, and ours below; one tree has none.
+
+    A sum of n terms errs by at most 2n units of the sum of their sizes while n·unit is small.
+    """
+    size = sum(float(value.abs().max()) for _, _, value in cells)
+    leaves = sum(len(value) for _, _, value in cells)
+    executed = (len(cells) + 1) * unit if len(cells) > 1 else 0.0
+    return 4 * size * (executed + 2 * leaves * OURS)
+
+
+def _radii(
+    cells: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor, norm: Norm, box: Sides, slack: float
+) -> Tensor:
     """Sort every tree's leaves by distance; what the worst leaf so far takes away is spent in that order."""
     # The last event, at infinity, takes nothing.
     far, drop = [torch.full_like(x[:, :1], torch.inf)], [x.new_zeros(len(x), len(cells[0][2].T), 1)]
@@ -95,11 +122,11 @@ def _radii(cells: list[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor, nor
         drop.append(worst[:, :, :-1] - worst[:, :, 1:])
     events, order = torch.cat(far, 1).sort(dim=1)
     lost = torch.cat(drop, 2).gather(2, order[:, None].expand(-1, len(cells[0][2].T), -1)).cumsum(2)
-    gone = start[..., None] - lost <= _SLACK * len(cells)
+    gone = start[..., None] - lost <= slack
     gone[torch.arange(len(y)), y] = False
     gone = gone.any(1)
     radius = torch.where(gone.any(1), events.gather(1, gone.int().argmax(1, keepdim=True))[:, 0], torch.inf)
-    unsure = (start <= _SLACK * len(cells)).scatter(1, y[:, None], False).any(1)
+    unsure = (start <= slack).scatter(1, y[:, None], False).any(1)
     radius = (radius - 1).clamp_min(0) if norm == "l0" else radius * (1 - _SLACK)
     return torch.where(unsure, 0.0, radius)
 

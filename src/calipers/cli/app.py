@@ -15,6 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from calipers.cli.data import data_app
+from calipers.cli.memory import keep_freed_memory
 from calipers.cli.outcome import check_place, tell_run
 from calipers.cli.papers import papers_app
 from calipers.cli.terminal import complain, progress, say, warnings_in_a_line
@@ -240,6 +241,7 @@ def _check_fail_under(least: float | None, eps: tuple[float, ...]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
+    keep_freed_memory()
     sys.exit(run(arguments))
 
 

@@ -20,7 +20,7 @@ class Adversary:
     Parameters
     ----------
     norm
-        linf, l2, l1 or l0; L2 and l_inf are understood too.
+        linf, l2, l1 or l0; L2 and l_inf are understood too. That of --init DIR by default, else linf.
     eps
         The radius to train for, in the units of the inputs: 0.1 or 8/255.
     schedule
@@ -40,7 +40,7 @@ class Adversary:
         The weight of the robust term of trades.
     """
 
-    norm: str = "linf"
+    norm: str | None = None
     eps: Radius | None = None
     schedule: str = "constant"
     ramp: float | None = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+HELD_OUT = "held-out.npz"
+
 
 def train(
     *,
@@ -27,6 +29,7 @@ def train(
     out: Path,
     init: Path | None = None,
     examples: Whole | None = None,
+    test_data: str | None = None,
     test_examples: Whole | None = None,
     adversary: Adversary = Adversary(),  # noqa: B008
     optimization: Optimization = Optimization(),  # noqa: B008
@@ -49,7 +52,8 @@ def train(
     Parameters
     ----------
     data
-        digits, mnist, fashion-mnist, cifar10 or FILE.npz; with --init DIR that training's own by default.
+        digits, mnist, fashion-mnist, cifar10, FILE.npz or a folder of images; with --init DIR that training's own by
+        default.
     arch
         mnist-cnn, mnist-small, mnist-mlp-512, resnet18, … or package.module:factory.
     recipe
@@ -60,6 +64,9 @@ def train(
         Start from these weights: the folder of an earlier training, or FILE.safetensors with --arch.
     examples
         Train on the first so many.
+    test_data
+        What accuracy is measured on: the test split of --data by default. A file or a folder has none: then every fifth
+        example is held out.
     test_examples
         Measure accuracy on the first so many test examples: 500 by default, or all if there are fewer.
     resume
@@ -78,8 +85,8 @@ def train(
         raise BadInput("--data", expected="what to train on", got="none")
     if resume and replace:
         raise BadInput("resume and replace", expected="one of the two", got="both")
-    plan = _plan(recipe, init, adversary, optimization, machine)
-    some, test = _data(known, examples, test_examples)
+    plan = _plan(recipe, init, out if resume else None, adversary, optimization, machine)
+    some, test = _data(known, examples, test_data, test_examples)
     model = training.initial(init, arch=arch, seed=plan.seed, shape=some.shape, box=some.box)
     model.check(some.x, some.y)
     events = out if machine.tensorboard else None
@@ -92,42 +99,61 @@ def train(
                 model, some, plan, held_out=test, out=out, resume=resume, replace=replace, origin=told,
                 fabric=fabric, progress=tell, on_epoch=lambda row: None if silent else say(_line(row, plan.epochs)),
             )  # fmt: skip
-    except BadInput:
+    except (BadInput, RuntimeError):
         if fabric.is_global_zero:
             raise
-        return 2  # the first process says it for all
+        return 2  # the first process says it for all, and where it has gone the others lose it
     if fabric.is_global_zero:
-        _finish(done, test, plan, out, "json" if json else "nothing" if quiet else "table")
+        _finish(done, some, test, plan, out, "json" if json else "nothing" if quiet else "table")
     return 0
 
 
-def _plan(recipe: str, init: Path | None, adversary: Adversary, optimization: Optimization, machine: Machine) -> Plan:
-    """What is asked, as one record."""
+def _plan(
+    recipe: str, init: Path | None, begun: Path | None, adversary: Adversary, optimization: Optimization,
+    machine: Machine,
+) -> Plan:  # fmt: skip
+    """What is asked, as one record; what is not said is as in the training that is begun already."""
     from calipers import training
     from calipers.threats import find_norm
 
     if adversary.eps is None and recipe != "standard":
         raise BadInput("--eps", expected=f"the radius to train for with recipe {recipe}", got="none")
-    start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init)
-    ramp = adversary.ramp or max(optimization.epochs / 2, 0.5)
+    if recipe == "fast" and (adversary.steps or adversary.step_size):
+        raise BadInput("--steps and --step-size", expected="neither: recipe fast takes one step of 1.25 eps",
+                       got=f"{adversary.steps} and {adversary.step_size}", hint="recipe pgd takes them")  # fmt: skip
+    before = training.begun(init).get("plan", {}).get("ascent", {}).get("norm", "linf")
+    norm = find_norm(adversary.norm or before)
+    start = 0.0 if init is None or recipe in training.WITHOUT_ADVERSARY else training.trained_for(init, norm)
+    span = adversary.ramp
+    if adversary.schedule != "ramp":
+        span = 1.0
+    elif span is None:
+        span = training.begun(begun)["plan"]["schedule"]["span"] if begun else max(optimization.epochs / 2, 0.5)
     precision = training.best_precision(machine.device) if machine.precision == "auto" else machine.precision
-    norm, how = find_norm(adversary.norm), {**vars(optimization), "lr_drops": optimization.lr_drop}
+    how = {**vars(optimization), "lr_drops": optimization.lr_drop}
     del how["lr_drop"]
     return training.Plan(
         recipe=recipe,
-        schedule=training.Schedule(adversary.schedule, adversary.eps or 0.0, start, ramp, adversary.rise),
+        schedule=training.Schedule(adversary.schedule, adversary.eps or 0.0, start, span, adversary.rise),
         ascent=training.Ascent(norm, adversary.step_size, adversary.steps, adversary.raw, adversary.beta),
         precision=precision,
         **how,
     )
 
 
-def _data(name: str, examples: int | None, test_examples: int | None) -> tuple[DataSet, DataSet]:
+def _data(name: str, examples: int | None, test_name: str | None, test_examples: int | None) -> tuple[DataSet, DataSet]:
     """What is trained on, and what is held out."""
     from calipers import data
 
-    test = data.load(name)
-    return data.load(name, split="train").take(examples), test.take(test_examples or min(500, len(test)))
+    some, test = data.load(name, split="train"), data.load(test_name or name)
+    if test_name is None and _unsplit(some):
+        some, test = some.held_out()
+    return some.take(examples), test.take(test_examples or min(500, len(test)))
+
+
+def _unsplit(data: DataSet) -> bool:
+    """Whether its source has no test examples of its own."""
+    return data.provenance.get("split", "").startswith("none")
 
 
 def _line(row: dict[str, float | None], epochs: int) -> str:
@@ -141,28 +167,40 @@ def _line(row: dict[str, float | None], epochs: int) -> str:
     return "  ".join([*parts, f"{row['images_per_second']:.0f} images/s"])
 
 
-def _finish(done: Trained, test: DataSet, plan: Plan, out: Path, how: str) -> None:
+def _finish(done: Trained, some: DataSet, test: DataSet, plan: Plan, out: Path, how: str) -> None:
     """What the trained model withstands: summary.json, and a table or the same JSON."""
     from calipers.runner import atomic_write
-    from calipers.training import WEIGHTS, withstands
+    from calipers.training import SUMMARY, WEIGHTS, WITHOUT_ADVERSARY, withstands
 
-    asked = tuple(sorted({plan.schedule.start, plan.schedule.eps, float(done.metrics[-1]["eps"] or 0)} - {0.0}))
+    # Of a training that was stopped the weights are those of the epoch before its last.
+    kept = float(done.metrics[-2 if done.stopped else -1]["eps"] or 0.0)
+    promised = plan.recipe not in WITHOUT_ADVERSARY
+    asked = tuple(sorted({plan.schedule.start, kept, plan.schedule.eps} - {0.0})) if promised else ()
     lines = withstands(done.model, test.x, test.y, plan.ascent.norm, asked)
-    weights = out / WEIGHTS
+    weights, flat = out / WEIGHTS, done.constant
     text = jsonlib.dumps({
-        "weights": str(weights), "stopped": done.stopped, "test_examples": len(test), "norm": plan.ascent.norm,
-        "withstands": [asdict(line) for line in lines], "epochs": len(done.metrics), "last": done.metrics[-1],
+        "weights": str(weights), "stopped": done.stopped, "constant": flat, "test_examples": len(test),
+        "norm": plan.ascent.norm, "withstands": [asdict(line) for line in lines], "epochs": len(done.metrics),
+        "last": done.metrics[-1],
     }, indent=2)  # fmt: skip
-    atomic_write(out / "summary.json", text + "\n")
+    atomic_write(out / SUMMARY, text + "\n")
+    where = test.name
+    if test.provenance.get("split", "").startswith("test: index") and where == some.name and where != "digits":
+        where = str(out / HELD_OUT)
+        test.save(out / HELD_OUT)
     if how == "json":
         say_json(text)
     elif how == "table":
         if done.stopped:
             say(f"stopped: {done.stopped}")
+        if flat:
+            say(f"{flat}: more epochs, weights trained at a smaller eps (--init DIR) or a slower eps (--schedule ramp "
+                "or iterative) may help")  # fmt: skip
         say(_table(done, test, plan, lines))
-        audit = f"calipers audit {out} --data {test.name} --norm {plan.ascent.norm}"
+        audit = f"calipers audit {out} --data {where} --norm {plan.ascent.norm}"
         say(f"weights: {weights}")
-        say(f"these are upper bounds; both sides: {audit} --eps {plan.schedule.eps:g} --examples {len(test)}")
+        at = f" --eps {kept:g}" if asked else ""
+        say(f"these are upper bounds; both sides: {audit}{at} --examples {len(test)}")
 
 
 def _table(done: Trained, test: DataSet, plan: Plan, lines: tuple[Withstands, ...]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from calipers.errors import BadInput
+from calipers.runner.files import atomic_write
 from calipers.threats import Box
 
 __all__ = ["DataSet", "digest"]
@@ -67,6 +71,34 @@ class DataSet:
         if not 1 <= n <= len(self):
             raise BadInput(f"number of examples of {self.name}", expected=f"1…{len(self)}", got=n)
         return replace(self, x=self.x[:n], y=self.y[:n], index=self.index[:n])
+
+    def held_out(self) -> tuple[DataSet, DataSet]:
+        """Examples to train on, and every fifth one (index % 5 == 0) to test on.
+
+        Example:
+            >>> some = DataSet("toy", torch.zeros(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]), ("no", "yes"))
+            >>> [part.index.tolist() for part in some.held_out()]
+            [[1, 2, 3, 4], [0, 5]]
+        """
+        test = self.index % 5 == 0
+        parts = {"train": ~test, "test": test}
+        return tuple(  # type: ignore[return-value]
+            replace(self, x=self.x[some], y=self.y[some], index=self.index[some],
+                    provenance=self.provenance | {"split": f"{name}: index % 5 {'!=' if name == 'train' else '=='} 0"})
+            for name, some in parts.items()
+        )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """``FILE.npz`` that :func:`calipers.data.load` reads again; the index is lost.
+
+        Arguments:
+            path: the file.
+        """
+        buffer = io.BytesIO()
+        lo, hi = (side.numpy(force=True) for side in self.box.sides(self.x))
+        np.savez_compressed(buffer, x=self.x.numpy(force=True), y=self.y.numpy(force=True),
+                            class_names=np.array(self.class_names), lo=lo, hi=hi)  # fmt: skip
+        atomic_write(path, buffer.getvalue())
 
 
 def digest(dataset: DataSet) -> str:

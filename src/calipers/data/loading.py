@@ -97,16 +97,10 @@ def _digits(split: str) -> DataSet:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    test = np.arange(len(digits.target)) % 5 == 0
-    index = np.flatnonzero(test if split == "test" else ~test)
-    about = {
-        "source": "scikit-learn, load_digits()",
-        "scaling": "pixels / 16",
-        "split": f"{split}: index % 5 {'==' if split == 'test' else '!='} 0",
-    }
-    x = torch.from_numpy(digits.images[index, None] / 16).float()
-    y = torch.from_numpy(digits.target[index]).long()
-    return DataSet("digits", x, y, tuple("0123456789"), provenance=about, index=torch.from_numpy(index))
+    about = {"source": "scikit-learn, load_digits()", "scaling": "pixels / 16"}
+    x, y = torch.from_numpy(digits.images[:, None] / 16).float(), torch.from_numpy(digits.target).long()
+    train, test = DataSet("digits", x, y, tuple("0123456789"), provenance=about).held_out()
+    return test if split == "test" else train
 
 
 def _official(name: str, split: str, home: Path | None) -> DataSet:

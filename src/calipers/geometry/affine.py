@@ -156,7 +156,7 @@ def nearest_centroid(x: ArrayLike, y: ArrayLike) -> Hyperplane:
     i, j = rows[labels < 0].mean(0), rows[labels > 0].mean(0)
     if np.linalg.norm(j - i) <= 1e-12 * np.abs(rows).max():
         raise BadInput("classes", expected="two different centroids", got="the same one twice: there is no angle to it")
-    return Hyperplane(j - i, float((i @ i - j @ j) / 2))
+    return Hyperplane(j - i, -float((j - i) @ ((i + j) / 2)))
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,8 @@ class Classifier:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of a batch, as the user's own call would give them."""
-        logits: Tensor = self.module(x)
+        # A copy: a forward that works in place would change the caller's numbers.
+        logits: Tensor = self.module(x.clone())
         return logits
 
     @contextmanager

@@ -62,7 +62,10 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         asked |= {} if y is None else {"y": y}
         asked |= {"threat": _threat(name, asked["threat"])} if "threat" in asked else {}
         asked |= {"norm": _norm(asked["norm"])} if "norm" in asked else {}
-        return function(*bound.args, **bound.kwargs)
+        with torch.inference_mode(False):
+            # Tensors made in inference mode take no part in gradients; their copies do.
+            asked |= {n: v.clone() for n, v in asked.items() if isinstance(v, Tensor) and v.is_inference()}
+            return function(*bound.args, **bound.kwargs)
 
     return called
 
@@ -101,6 +104,9 @@ def understood(
         (Box(0.0, 1.0), torch.float64, tensor([1]))
     """
     x = _tensor("inputs", x)
+    if y is not None and np.ndim(y) == 0:
+        raise BadInput("labels", expected="one for each example, shape (N,)", got="a single one",
+                       hint="of one example make a batch: x[None], y[None]")  # fmt: skip
     if isinstance(model, nn.Module):
         model = Classifier.of(model, shape=tuple(x.shape[1:]), box=box, name=type(model).__name__)
     elif not isinstance(model, Classifier):

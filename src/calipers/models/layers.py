@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,15 +46,36 @@ def _trailing(value: Tensor, x: Tensor) -> Tensor:
     return value.reshape(value.shape + (1,) * (x.dim() - 1 - value.dim()))
 
 
+class _Against(torch.autograd.Function):
+    """1 where a score is negative, else 0; the slope is that of a step a few units wide, or no attack would get past.
+
+    A gradient of 0 nearly everywhere says nothing; this one says which votes are the easiest to turn.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        ctx.save_for_backward(scores)
+        return torch.where(scores < 0, torch.ones_like(scores), torch.zeros_like(scores))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (scores,) = ctx.saved_tensors
+        slope: Tensor = -grads[0] / (2 * (1 + scores.abs()).square())
+        return slope
+
+
 class OneVsOne(nn.Module):
-    r"""Pairwise scores to one score per class: votes plus a tie-break that never outweighs a vote.
+    r"""Pairwise scores to one score per class: votes, and what decides between as many votes.
 
     With s_ij > 0 a vote for i and s_ij < 0 a vote for j (i < j), and c_k the sum of the scores in favour of k:
-    logit_k = votes_k + c_k / (3 (\|c_k\| + 1)). This is the aggregate that scikit-learn's SVC uses for
-    ``decision_function_shape="ovr"``.
+    logit_k = votes_k + c_k / (3 (\|c_k\| + 1)), which never outweighs a vote. This is the aggregate that scikit-learn's
+    SVC uses for ``decision_function_shape="ovr"``, and what its ``predict`` follows with ``break_ties=True``. Without,
+    the first class of those with the most votes wins: logit_k = votes_k − k/(2K) + c_k / (6K (\|c_k\| + 1)).
+    The gradient of a vote is that of s / (2 (1 + \|s\|)).
 
     Arguments:
         classes: K; inputs have shape (N, K(K−1)/2), the pairs in the order (0, 1), (0, 2), …, (K−2, K−1).
+        break_ties: whether the scores decide between as many votes, or the order of the classes.
 
     Example:
         >>> OneVsOne(3)(torch.tensor([[1.0, 1.0, -1.0]])).argmax(1)
@@ -62,23 +85,27 @@ class OneVsOne(nn.Module):
     first: Tensor
     second: Tensor
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, break_ties: bool = True) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.break_ties = classes, break_ties
         pairs = torch.triu_indices(classes, classes, offset=1)
         self.register_buffer("first", nn.functional.one_hot(pairs[0], classes).float())
         self.register_buffer("second", nn.functional.one_hot(pairs[1], classes).float())
 
     def forward(self, scores: Tensor) -> Tensor:
         """(N, K(K−1)/2) → (N, K)."""
-        lost = (scores < 0).to(scores.dtype)
+        lost: Tensor = _Against.apply(scores)  # type: ignore[no-untyped-call]
         votes = (1 - lost) @ self.first + lost @ self.second
         favour = scores @ (self.first - self.second)
-        return votes + favour / (3 * (favour.abs() + 1))
+        share = favour / (3 * (favour.abs() + 1))
+        if self.break_ties:
+            return votes + share
+        order = torch.arange(self.classes, dtype=scores.dtype, device=scores.device)
+        return votes + (share - order) / (2 * self.classes)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the brackets."""
-        return f"classes={self.classes}"
+        return f"classes={self.classes}, break_ties={self.break_ties}"
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:

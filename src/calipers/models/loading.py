@@ -131,10 +131,21 @@ def _with_weights(spec: str, arch: str | None, weights: dict[str, Tensor]) -> An
     module = made.module if isinstance(made, Classifier) else made
     if not isinstance(module, nn.Module):
         raise BadInput(f"--arch {arch}", expected="an nn.Module or a Classifier", got=type(made).__name__)
+    weights = _bare(weights, module.state_dict())
     _check_keys(spec, arch, weights, module.state_dict())
     module.load_state_dict(weights, assign=True)
     module.eval()
     return Classifier.of(module, shape=made.shape, box=made.box, name=arch) if isinstance(made, Classifier) else module
+
+
+def _bare(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix that a wrapper (DataParallel, torch.compile, Lightning) puts before all keys."""
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if all(key.startswith(prefix) for key in given):
+            bare = {key.removeprefix(prefix): value for key, value in given.items()}
+            if set(bare) == set(wanted):
+                return bare
+    return given
 
 
 def _check_keys(spec: str, arch: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

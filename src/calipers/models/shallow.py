@@ -9,7 +9,7 @@ __all__ = ["NearestNeighbour", "RbfScores", "Trees"]
 
 
 class Trees(nn.Module):
-    r"""Decision trees that vote: Σ over trees of the values of the leaf that x falls into.
+    r"""Decision trees that vote: the mean over trees of the values of the leaf that x falls into.
 
     As in scikit-learn x is rounded to float32 and goes left where x_f ≤ threshold. The output is piecewise constant
     and has no gradient: only scores and labels can be attacked.
@@ -18,7 +18,7 @@ class Trees(nn.Module):
         feature: which coordinate a node looks at, int64 (T, nodes), −1 in a leaf.
         threshold: float (T, nodes).
         left, right: the children, int64 (T, nodes).
-        value: what a leaf adds to every class, float (T, nodes, K).
+        value: what a leaf gives to every class, float (T, nodes, K).
 
     Example:
         >>> feature, zero = torch.tensor([[0, -1, -1]]), torch.zeros(1, 3)
@@ -51,7 +51,8 @@ class Trees(nn.Module):
             low = seen.gather(1, self.feature[tree, node].clamp_min(0)) <= self.threshold[tree, node]
             below = torch.where(low, self.left[tree, node], self.right[tree, node])
             node = torch.where(inner, below, node)
-        return self.value[tree, node].sum(1)
+        # One tree after the other, then the division, as scikit-learn does: only so are tied votes tied here too.
+        return self.value[tree, node].cumsum(1)[:, -1] / len(tree)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the brackets."""

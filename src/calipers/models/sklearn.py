@@ -41,8 +41,7 @@ def from_sklearn(
     With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
     exact in floating point, and both rows being short keeps bounds from operator norms tight. An MLP's logits are
     what its softmax or logistic function is applied to. With K ≥ 3 classes an SVC votes over pairs of classes, and
-    the logits are its ``decision_function`` of shape "ovr" (:class:`OneVsOne`); where the votes are tied,
-    ``predict`` follows it only with ``break_ties=True`` and takes the first class otherwise.
+    :class:`OneVsOne` answers as its ``predict`` does, with and without ``break_ties``.
 
     The result is compared with the estimator on a few points before it is handed out.
 
@@ -103,9 +102,15 @@ def _has_torch_form(scalers: Sequence[Any], final: Any) -> bool:
 
 
 def _is_one_euclidean_neighbour(final: Any) -> bool:
+    """Whether it is the class of the nearest point, and there is one: equal points with two classes have none."""
     metric, more = final.effective_metric_, final.effective_metric_params_
     euclidean = metric == "euclidean" or (metric == "minkowski" and more.get("p") == 2)
-    return final.n_neighbors == 1 and euclidean and isinstance(final._fit_X, np.ndarray)
+    if final.n_neighbors != 1 or not euclidean or more.get("w") is not None or not isinstance(final._fit_X, np.ndarray):
+        return False
+    known: dict[bytes, int] = {}
+    # Adding 0 makes −0 the same bytes as 0.
+    rows = zip(final._fit_X + 0.0, final._y.tolist(), strict=True)
+    return all(known.setdefault(row.tobytes(), label) == label for row, label in rows)
 
 
 def _as_it_is(
@@ -217,9 +222,13 @@ def _svc(final: Any, classes: int) -> list[nn.Module]:
     if final.kernel == "rbf":
         scores = _rbf(final, classes)
         # One score f becomes (−f/2, f/2), as for affine models.
-        return [scores, OneVsOne(classes) if classes > 2 else _scores(np.eye(1), np.zeros(1), "rbf")]
+        return [scores, _vote(final, classes) if classes > 2 else _scores(np.eye(1), np.zeros(1), "rbf")]
     pairs = _scores(final.coef_, final.intercept_, type(final).__name__)
-    return [pairs] if classes == 2 else [pairs, OneVsOne(classes)]
+    return [pairs] if classes == 2 else [pairs, _vote(final, classes)]
+
+
+def _vote(final: Any, classes: int) -> OneVsOne:
+    return OneVsOne(classes, break_ties=bool(final.break_ties))
 
 
 def _rbf(final: Any, classes: int) -> RbfScores:
@@ -245,10 +254,17 @@ def _trees(final: Any, classes: int) -> list[nn.Module]:
     def stacked(arrays: list[Any]) -> Tensor:
         return torch.stack([_tensor(np.pad(a, [(0, most - len(a))] + [(0, 0)] * (a.ndim - 1))) for a in arrays])
 
-    shares = [tree.value[:, 0] / tree.value[:, 0].sum(1, keepdims=True) / len(trees) for tree in trees]
     feature = stacked([np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]).long()
     left, right = (stacked([getattr(tree, f"children_{side}") for tree in trees]).long() for side in ("left", "right"))
-    return [Trees(feature, stacked([tree.threshold for tree in trees]), left, right, stacked(shares))]
+    return [
+        Trees(
+            feature,
+            stacked([tree.threshold for tree in trees]),
+            left,
+            right,
+            stacked([tree.value[:, 0] for tree in trees]),
+        )
+    ]
 
 
 def _neighbour(final: Any, classes: int) -> list[nn.Module]:
@@ -299,12 +315,19 @@ def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> N
         # An estimator fitted on a data frame warns about plain arrays.
         warnings.filterwarnings("ignore", message=".*feature names")
         logits = module(torch.from_numpy(x))
+        answers, sure = logits.argmax(1), logits.topk(2, dim=1).values.diff(dim=1)[:, 0].abs() > 1e-9
+        said = np.searchsorted(final.classes_, estimator.predict(x))
         if hasattr(final, "decision_function"):
             ours = _as_sklearn(logits)
+            if isinstance(module[-1], OneVsOne):
+                # The scores that are reported are those that break ties, also where predict has another rule.
+                ours = OneVsOne(logits.shape[1]).double()(module[:-1](torch.from_numpy(x)))
             theirs = _as_sklearn(_pairwise_to_classes(final, _tensor(estimator.decision_function(x))))
         else:
             ours, theirs = _as_probabilities(module, logits), _tensor(estimator.predict_proba(x))
     gap = ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max().item() if ours.shape == theirs.shape else torch.inf
+    if (answers.numpy() != said)[sure.numpy()].any():
+        gap = torch.inf
     if not gap <= 1e-6:
         raise BadInput(
             f"{type(final).__name__} in torch",

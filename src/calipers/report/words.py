@@ -133,8 +133,12 @@ def _between(threat: ThreatSummary) -> str:
 
 
 def uncertified(run: Run) -> str | None:
-    """Why no example has a certified radius, by the operator that no certificate has a rule for; None if one has."""
-    if run.examples["certificate"].astype(bool).any():
+    """Why no example has a certified radius, by the operator that no certificate has a rule for; None if one has.
+
+    Where every example is wrong already there is nothing to certify, and nothing to say.
+    """
+    wrong = run.examples["predicted"] != run.examples["label"]
+    if run.examples["certificate"].astype(bool).any() or wrong.all():
         return None
     refused = run.about.get("refused")
     reasons = sorted(set(map(str, refused.values()))) if isinstance(refused, Mapping) else []

@@ -12,9 +12,6 @@ from calipers.threats.norms import Norm, distance, norm
 
 __all__ = ["inside", "project", "sample", "steepest"]
 
-# ‖1‖_p of d ones is d to this power.
-_INVERSE: dict[Norm, float] = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
-
 # A source of random numbers: draw("uniform" | "normal", (n, d)) gives one row per example.
 Draw = Callable[[str, tuple[int, int]], Tensor]
 
@@ -42,7 +39,8 @@ def project(z: Tensor, x: Tensor, eps: Tensor | float, name: Norm, box: Box) -> 
     """
     centre = x.flatten(1)
     delta = z.flatten(1) - centre
-    radius = _inner_radius(centre, torch.as_tensor(eps, dtype=z.dtype, device=z.device).expand(len(z)), name)[:, None]
+    asked = torch.as_tensor(eps, dtype=z.dtype, device=z.device).expand(len(z))[:, None]
+    radius = _inner_radius(centre, delta, asked, name)
     if name == "linf":
         moved = delta.clamp(-radius, radius)
     else:
@@ -52,14 +50,18 @@ def project(z: Tensor, x: Tensor, eps: Tensor | float, name: Norm, box: Box) -> 
     return box.clamp((centre + moved).view_as(z))
 
 
-def _inner_radius(x: Tensor, eps: Tensor, name: Norm) -> Tensor:
-    """eps less what rounding x + δ to x's dtype can add to the distance."""
+def _inner_radius(x: Tensor, delta: Tensor, eps: Tensor, name: Norm) -> Tensor:
+    """eps less what rounding x + δ to x's dtype can add to the distance: (N, 1), in L∞ (N, d)."""
     if name == "l0":
         return eps.floor()
     unit = torch.finfo(x.dtype).eps / 2
-    # Rounding x + δ moves every coordinate by unit·(|x| + eps); the norms here and in `distance` add their own.
-    stretch = norm(x, name) + eps * x.shape[1] ** _INVERSE[name]
-    slack = unit * (2 * stretch + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
+    # Rounding x + δ moves a coordinate by unit·(|x| + |δ|) at most, and not at all where δ is 0; in L∞ each has its
+    # own. The norms here and in `distance` add theirs.
+    moved = x.abs() if name == "linf" else norm(torch.where(delta == 0, 0.0, x), name)[:, None]
+    slack = unit * (2 * (moved + eps) + 32 * eps) + 2.0**-53 * (x.shape[1] + 8) * eps
+    if name == "l1":
+        # Where the sum is cut is found in float64, from the sum of all that was asked for.
+        slack = slack + 2.0**-53 * (4 * x.shape[1] + 8) * norm(delta, name)[:, None]
     return torch.where(eps.isinf(), eps, (eps - slack).clamp_min(0))
 
 
@@ -98,7 +100,9 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     below = (total > radius).sum(1, keepdim=True).clamp(1, points.shape[1] - 1) - 1
     at, level, rate = points.gather(1, below), total.gather(1, below), slope.gather(1, below)
     cut = at + (level - radius) / rate.neg().clamp_min(1e-300)
-    shrunk = (size - cut.to(size.dtype)).clamp_min(0).minimum(room)
+    # One step up, so that no coordinate keeps more than it may.
+    cut = torch.nextafter(cut.to(size.dtype), cut.new_tensor(torch.inf, dtype=size.dtype))
+    shrunk = (size - cut).clamp_min(0).minimum(room)
     return torch.where(over, shrunk, full)
 
 

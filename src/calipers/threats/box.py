@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -32,7 +33,7 @@ class Box:
     hi: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
-        lo, hi = torch.as_tensor(self.lo, dtype=torch.float64), torch.as_tensor(self.hi, dtype=torch.float64)
+        lo, hi = self._exact
         if torch.isnan(lo).any() or torch.isnan(hi).any() or not bool((lo < hi).all()):
             raise BadInput("input box", expected="lo < hi everywhere", got=f"lo={self.lo}, hi={self.hi}")
 
@@ -45,7 +46,7 @@ class Box:
         return f"Box({show(self.lo)}, {show(self.hi)})"
 
     def __str__(self) -> str:
-        lo, hi = torch.as_tensor(self.lo), torch.as_tensor(self.hi)
+        lo, hi = self._exact
         widest = f"[{lo.min().item():.9g}, {hi.max().item():.9g}]"
         return widest if lo.numel() == hi.numel() == 1 else f"a box within {widest}"
 
@@ -64,9 +65,7 @@ class Box:
 
     def same(self, other: Box) -> bool:
         """Whether the other box has the same sides."""
-        own, theirs = (
-            [torch.as_tensor(side, dtype=torch.float64).tolist() for side in (box.lo, box.hi)] for box in (self, other)
-        )
+        own, theirs = ([side.tolist() for side in box._exact] for box in (self, other))
         return own == theirs
 
     def contains(self, x: Tensor) -> Tensor:
@@ -76,8 +75,17 @@ class Box:
 
     @cached_property
     def width(self) -> float:
-        """The longest side; ∞ if a side is infinite."""
-        return float((torch.as_tensor(self.hi) - torch.as_tensor(self.lo)).max())
+        """The longest side, from above; ∞ if a side is infinite."""
+        lo, hi = self._exact
+        width = hi - lo
+        # Where the difference is no float64, one step up is larger.
+        exact = (lo + width == hi) & (hi - width == lo)
+        return float(torch.where(exact, width, torch.nextafter(width, width.new_tensor(torch.inf))).max())
+
+    @property
+    def _exact(self) -> tuple[Tensor, Tensor]:
+        """The sides in float64."""
+        return torch.as_tensor(self.lo, dtype=torch.float64), torch.as_tensor(self.hi, dtype=torch.float64)
 
     def scale(self, x: Tensor) -> Tensor:
         r"""A length typical of each input, shape (N,): the width, or 2·max|x_n| + 1 where the box is infinite.
@@ -108,7 +116,13 @@ class Box:
             >>> Box(0, 1).reach("l2", 4)
             2.0
         """
-        return {"linf": self.width, "l2": self.width * math.sqrt(d), "l1": self.width * d, "l0": float(d)}[norm]
+        if norm == "l0":
+            return float(d)
+        power = {"linf": 0, "l2": 1, "l1": 2}[norm]
+        reach: float = self.width * d ** (power / 2)
+        while math.isfinite(reach) and Fraction(reach) ** 2 < Fraction(self.width) ** 2 * d**power:
+            reach = math.nextafter(reach, math.inf)
+        return reach
 
     @property
     def bounded(self) -> bool:

@@ -2,7 +2,7 @@
 
 from calipers.models.training import ABOUT, WEIGHTS, about
 from calipers.training.launch import DEVICES, best_precision, launch
-from calipers.training.loop import METRICS, Trained, train
+from calipers.training.loop import METRICS, SUMMARY, Trained, train
 from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
 from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Ascent, Batch, Recipe
@@ -18,6 +18,7 @@ __all__ = [
     "PRECISIONS",
     "RECIPES",
     "SCHEDULES",
+    "SUMMARY",
     "WEIGHTS",
     "WITHOUT_ADVERSARY",
     "Ascent",

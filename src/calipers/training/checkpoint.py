@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from calipers.errors import BadInput
 from calipers.runner.files import atomic_write
 
-__all__ = ["CHECKPOINT", "PREVIOUS", "State", "has_checkpoint"]
+__all__ = ["CHECKPOINT", "NAMES", "PREVIOUS", "State", "has_checkpoint"]
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
-_NAMES = (f"{CHECKPOINT}.new", CHECKPOINT, PREVIOUS)
+NAMES = (f"{CHECKPOINT}.new", CHECKPOINT, PREVIOUS)
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a training in this folder can be gone on with."""
-    return any((folder / name).is_file() for name in _NAMES)
+    return any((folder / name).is_file() for name in NAMES)
 
 
 @dataclass(eq=False)
@@ -90,7 +90,7 @@ class State:
             BadInput: there is none, or none that fits this network.
         """
         damaged = []
-        for name in _NAMES:
+        for name in NAMES:
             if (folder / name).is_file():
                 try:
                     self._restore(*_read(folder / name))
@@ -98,7 +98,7 @@ class State:
                 except _Damaged as error:
                     damaged.append(f"{name} ({error})")
         got = f"only damaged ones: {', '.join(damaged)}" if damaged else "none"
-        raise BadInput(f"checkpoint in {folder}", expected="a whole one", got=got, hint="start again without --resume")
+        raise BadInput(f"checkpoint in {folder}", expected="a whole one", got=got, hint="--replace starts again")
 
     def _restore(self, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "before": {}}
@@ -115,6 +115,11 @@ class State:
         except RuntimeError as error:
             raise BadInput("checkpoint", expected="weights that fit the architecture", got=error) from error
         self.optimizer.load_state_dict({"state": states, "param_groups": told["groups"]})
+        for weight, moments in self.optimizer.state.items():
+            for name, value in moments.items():
+                if value.shape == weight.shape:
+                    # As the weights lie in memory: fused optimizers go through both without looking at strides.
+                    moments[name] = torch.empty_like(weight).copy_(value)
         like = self.module.state_dict()
         self.before = {name: value.to(like[name].device) for name, value in parts["before"].items()}
         for name in _TOLD:

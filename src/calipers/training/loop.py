@@ -24,9 +24,10 @@ from calipers.models.training import ABOUT, WEIGHTS, about
 from calipers.runner.draws import Draws
 from calipers.runner.files import atomic_write
 from calipers.runner.settings import differences
+from calipers.theory import feature_layer
 from calipers.threats import Threat
 from calipers.training.augment import crop_and_flip
-from calipers.training.checkpoint import CHECKPOINT, PREVIOUS, State, has_checkpoint
+from calipers.training.checkpoint import NAMES, State, has_checkpoint
 from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
@@ -36,9 +37,9 @@ from calipers.training.schedule import sudden_rise
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["METRICS", "Trained", "train"]
+__all__ = ["METRICS", "SUMMARY", "Trained", "train"]
 
-METRICS = "metrics.parquet"
+METRICS, SUMMARY = "metrics.parquet", "summary.json"
 Row = dict[str, float | None]
 
 
@@ -56,6 +57,17 @@ class Trained:
     model: Classifier
     metrics: list[Row]
     stopped: str | None
+
+    @property
+    def constant(self) -> str | None:
+        """Whether the last loss is that of a constant answer, log K up to 1 %, in words; None if it is less.
+
+        Adversarial training at a large eps from random weights may never leave it.
+        """
+        loss, chance = float(self.metrics[-1]["loss"] or 0.0), math.log(self.model.classes)
+        if self.stopped or loss < 0.99 * chance:
+            return None
+        return f"the loss ended at {loss:.3f}, and a constant answer has {chance:.3f}"
 
 
 def train(
@@ -107,15 +119,15 @@ def train(
         [0.02, 0.02]
     """
     if held_out is not None:
-        model.check(held_out.x[:1], held_out.y[:1])
+        model.check(held_out.x, held_out.y)
     _check(model, data, plan)
     settings = {"plan": plan.settings(), "examples": len(data), "data_sha256": digest(data), **(origin or {})}
     with _callers_generator(), warnings.catch_warnings():
         # Fabric warns of its own use of torch, and of processors it could use.
         warnings.filterwarnings("ignore", module="lightning_fabric")
         loop = _Loop(model, data, held_out, plan, out, fabric or launch(plan.precision), progress)
-        loop.open(settings, resume, replace)
         try:
+            loop.open(settings, resume, replace)
             loop.run(checkpoint_seconds, on_epoch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(loop.kept()) from None
@@ -127,8 +139,10 @@ def train(
 def _check(model: Classifier, data: DataSet, plan: Plan) -> None:
     """Everything that can be wrong before the first step."""
     model.check(data.x, data.y)
-    if plan.recipe == "hard" and not isinstance(model.module, nn.Sequential):
-        raise BadInput("network of recipe hard", expected="an nn.Sequential", got=type(model.module).__name__)
+    if plan.recipe == "hard":
+        if not isinstance(model.module, nn.Sequential):
+            raise BadInput("network of recipe hard", expected="an nn.Sequential", got=type(model.module).__name__)
+        feature_layer(model.module)
     if plan.augment and data.x.dim() != 4:
         raise BadInput("augment", expected="images of shape (N, C, H, W)", got=tuple(data.x.shape))
     norm, eps = plan.ascent.norm, plan.schedule.eps
@@ -166,6 +180,7 @@ class _Loop:
         self.state = State(module, _optimizer(module, plan))
         self.x, self.y, self.index = (part.to(fabric.device) for part in (data.x.to(model.dtype), data.y, data.index))
         self.held_out = held_out
+        self.statistics = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
         self.net, self.optimizer = fabric.setup(module, self.state.optimizer)
 
     def open(self, settings: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -176,7 +191,7 @@ class _Loop:
         if self.out is None:
             return
         if overwrite and self.fabric.is_global_zero:
-            for name in (ABOUT, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS):
+            for name in (ABOUT, WEIGHTS, METRICS, SUMMARY, *NAMES):
                 (self.out / name).unlink(missing_ok=True)
         self.fabric.barrier()
         if resume:
@@ -185,6 +200,9 @@ class _Loop:
             if changed:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
             self.state.load(self.out)
+            if self.state.epoch > self.plan.epochs:
+                raise BadInput(f"epochs of {self.out}", expected=f"at least the {self.state.epoch} that are done",
+                               got=self.plan.epochs)  # fmt: skip
             self.progress(self.state.epoch * len(self.x) + self.state.step * self.plan.batch_size)
         elif has_checkpoint(self.out):
             raise BadInput(f"folder {self.out}", expected="a new one", got="a training",
@@ -211,7 +229,7 @@ class _Loop:
         # The order is that of one random number for every example.
         named = torch.arange(n, device=self.x.device)
         order = Draws(plan.seed, named, state.epoch, stream=3).uniform(1)[:, 0].argsort(stable=True)
-        batches = order.split(plan.batch_size)
+        batches = self._batches(order)
         saved = time.monotonic()
         self.module_mode(training=True)
         for step in range(state.step, len(batches)):
@@ -225,6 +243,13 @@ class _Loop:
             if self.out is not None and self.fabric.is_global_zero and time.monotonic() - saved > checkpoint_seconds:
                 state.save(self.out)
                 saved = time.monotonic()
+
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """Of the plan's size; what is left over goes to the one before where a statistic of one example is none."""
+        batches = list(order.split(self.plan.batch_size))
+        if self.statistics and len(batches) > 1 and len(batches[-1]) < 2 * self.fabric.world_size:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
     def _step(self, rows: Tensor, eps: float) -> float:
         """One update; the mean loss over the whole batch, whichever process saw which part of it."""
@@ -244,18 +269,26 @@ class _Loop:
         loss = each.mean() * share
         value = float(torch.as_tensor(fabric.all_reduce(loss.detach(), reduce_op="mean")))
         if not math.isfinite(value):
-            state.go_back()
-            kept = f"the weights of epoch {state.epoch} are kept; " if state.epoch else ""
-            raise BadInput(f"loss at epoch {state.epoch + 1}, step {state.step + 1}", expected="a finite number",
-                           got=value, hint=f"{kept}try a smaller --lr")  # fmt: skip
+            raise self._diverged(f"loss at epoch {state.epoch + 1}, step {state.step + 1}", value)
         self.optimizer.zero_grad()
         fabric.backward(loss)
         self.optimizer.step()
         return value
 
+    def _diverged(self, what: str, got: object) -> BadInput:
+        """Go back to the last good weights, and say so."""
+        epoch = self.state.epoch
+        self.state.go_back()
+        kept = f"the weights of epoch {epoch} are kept; " if epoch else ""
+        return BadInput(what, expected="a finite number", got=got, hint=f"{kept}try a smaller --lr")
+
     def _close_epoch(self) -> Row:
         """Measure, look for a sudden rise, and make these weights the last good ones or go back to them."""
         state, plan = self.state, self.plan
+        # The step after the last loss is seen nowhere else.
+        broken = [n for n, v in state.module.state_dict().items() if v.is_floating_point() and not v.isfinite().all()]
+        if broken:
+            raise self._diverged(f"{broken[0]} after epoch {state.epoch + 1}", "NaN or infinity")
         row = self._row()
         losses = [float(before["loss"] or 0.0) for before in state.rows] + [float(row["loss"] or 0.0)]
         state.rows.append(row)
@@ -305,7 +338,7 @@ class _Loop:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state.module.state_dict().items()}
         good = self.state.epoch - (self.state.stopped is not None)
         withstood = 0.0 if self.plan.recipe in WITHOUT_ADVERSARY else self.plan.schedule(good - 1e-9)
-        atomic_write(self.out / WEIGHTS, save(weights, {"eps": repr(withstood)}))
+        atomic_write(self.out / WEIGHTS, save(weights, {"eps": repr(withstood), "norm": self.plan.ascent.norm}))
         buffer = io.BytesIO()
         pd.DataFrame(self.state.rows).to_parquet(buffer, compression="zstd", index=False)
         atomic_write(self.out / METRICS, buffer.getvalue())

@@ -76,9 +76,13 @@ class Plan:
         for what, number in {"lr": self.lr, "step size": self.ascent.step_size}.items():
             if number is not None and not (math.isfinite(number) and number > 0):
                 raise BadInput(what, expected="a finite number > 0", got=number)
-        for what, number in {"weight decay": self.weight_decay, "momentum": self.momentum}.items():
+        for what, number in {"weight decay": self.weight_decay, "beta": self.ascent.beta}.items():
             if not (math.isfinite(number) and number >= 0):
                 raise BadInput(what, expected="a finite number >= 0", got=number)
+        if not 0 <= self.momentum < 1:
+            raise BadInput("momentum", expected="a number >= 0 and < 1", got=self.momentum)
+        if any(drop < 0 for drop in self.lr_drops):
+            raise BadInput("epochs after which the learning rate drops", expected="none < 0", got=self.lr_drops)
         if not 0 <= self.seed < 2**32:
             raise BadInput("seed", expected="0 to 4294967295", got=self.seed)
 

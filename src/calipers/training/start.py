@@ -92,11 +92,12 @@ def begun(init: Path | None) -> dict[str, Any]:
     return about(init) if init is not None and init.is_dir() else {}
 
 
-def trained_for(init: Path) -> float:
+def trained_for(init: Path, norm: str | None = None) -> float:
     """The eps of the last good weights of an earlier training; 0 where none is known.
 
     Arguments:
         init: the folder of a training, or FILE.safetensors.
+        norm: in which norm; of weights trained in another one nothing is known.
 
     Example:
         >>> trained_for(Path("weights-of-somebody-else.safetensors"))
@@ -106,7 +107,8 @@ def trained_for(init: Path) -> float:
 
     try:
         with safe_open(init / WEIGHTS if init.is_dir() else init, "pt") as stored:
-            return float((stored.metadata() or {}).get("eps", 0.0))
+            told = stored.metadata() or {}
+            return 0.0 if norm and told.get("norm", norm) != norm else float(told.get("eps", 0.0))
     except (OSError, SafetensorError, ValueError):
         return 0.0
 
