@@ -278,8 +278,8 @@ def test_the_width_of_a_box_is_rounded_up():
     for k in range(1, 100):
         lo, hi = Box(k / 100, 2.0).sides(ORIGIN)
         assert Fraction(Box(k / 100, 2.0).width) >= Fraction(float(hi)) - Fraction(float(lo))
-        for norm, power in (("linf", 0), ("l2", 1), ("l1", 2)):
-            assert Fraction(Box(0, k / 100).reach(norm, k)) ** 2 >= Fraction(k / 100) ** 2 * k**power
+        for name, power in (("linf", 0), ("l2", 1), ("l1", 2)):
+            assert Fraction(Box(0, k / 100).reach(name, k)) ** 2 >= Fraction(k / 100) ** 2 * k**power
 
 
 def test_weights_far_smaller_than_the_biases_are_read_as_they_are():
@@ -310,10 +310,10 @@ def test_a_matrix_on_the_last_axis_has_a_ball_before_it_too():
         x = torch.rand(4, 5, 4)
     model = Classifier.of(net, shape=(5, 4))
     y = model(x).argmax(1)
-    for norm in ("l2", "l1"):
-        radius = interval(model, x, y, norm).radius
+    for name in ("l2", "l1"):
+        radius = interval(model, x, y, name).radius
         assert (radius > 0).all()
-        assert (radius <= fmn(model, x, y, Threat(norm)).distance).all()
+        assert (radius <= fmn(model, x, y, Threat(name)).distance).all()
 
 
 def test_a_network_whose_relus_are_all_off_has_an_exact_radius():

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from calipers.data import load
 from calipers.models import ARCHITECTURES
 from tests.cli.test_process import CALIPERS, environment
 
@@ -128,3 +130,35 @@ def test_weights_that_do_not_fit_and_eps_that_falls(calipers, tmp_path):
     assert calipers(*SHORT, "--epochs", 1, "--quiet", "--out", tmp_path / "0.05").status == 0
     said = calipers("train", "--init", tmp_path / "0.05", "--eps", 0.01, "--out", tmp_path / "run")
     assert "eps to train with: expected at least the 0.05 it starts from, got 0.01" in said.complaint
+
+
+def test_a_file_holds_examples_out_and_says_where_they_are(calipers, tmp_path):
+    """Labels that say nothing are learned by heart on what is trained on, and on nothing else."""
+    draw = np.random.default_rng(0)
+    file, out = tmp_path / "random.npz", tmp_path / "out"
+    np.savez(file, x=draw.random((100, 1, 8, 8), dtype=np.float32), y=draw.integers(0, 10, 100))
+    words = ["train", "--arch", "digits-mlp", "--data", file, "--recipe", "standard", "--lr", 0.01, "--epochs", 60]
+    said = calipers(*words, "--out", out)
+    assert (said.status, said.err) == (0, "")
+    (clean,) = re.findall(r"^ +clean +([\d.]+) %", said.out, re.M)
+    assert float(clean) < 50
+    assert f"--data {out / 'held-out.npz'} --norm linf --examples 20" in said.out
+    assert len(load(str(out / "held-out.npz"))) == 20
+    said = calipers(*words[:-2], "--epochs", 1, "--test-data", "digits", "--out", tmp_path / "other")
+    assert "on the first 360 test examples of digits" in said.out
+
+
+def test_a_norm_and_a_span_are_those_of_the_training_that_is_gone_on_with(calipers, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = [*SHORT, "--norm", "l2", "--schedule", "ramp", "--out", first]
+    assert calipers(*words, "--epochs", 2).status == 0
+    said = calipers(*words, "--epochs", 3, "--resume")
+    assert (said.status, said.err) == (0, "")
+    assert json.loads((first / "train.json").read_text())["plan"]["schedule"]["span"] == 1.0
+    said = calipers(*words, "--epochs", 1, "--resume")
+    assert "expected at least the 3 that are done, got 1" in said.err
+    assert calipers("train", "--init", first, "--eps", 0.1, "--epochs", 1, "--out", second).status == 0
+    assert json.loads((second / "train.json").read_text())["plan"]["ascent"]["norm"] == "l2"
+    # An eps of another norm is no eps to compare with.
+    more = ["--norm", "linf", "--eps", 0.01, "--epochs", 1, "--out", tmp_path / "third"]
+    assert calipers("train", "--init", first, *more).status == 0
