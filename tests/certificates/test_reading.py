@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calipers.certificates import NotApplicable, UnknownOperator, crown, interval, lipschitz
+from calipers.certificates import CERTIFICATES, NotApplicable, UnknownOperator, crown, interval, lipschitz
 from calipers.certificates.reading import read
 from calipers.models import Classifier, Normalize, OneVsOne, from_sklearn, linear
 from tests.certificates.networks import weights
@@ -277,10 +277,29 @@ def test_slices_that_repeat_or_mix_examples_are_refused(taken):
         read(Classifier.of(Net().eval(), shape=(4,)))
 
 
-@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+@pytest.mark.parametrize("last", [[nn.Softmax(1)], [nn.LogSoftmax(1), nn.Linear(3, 3)], [nn.ReLU(), nn.LogSoftmax(1)]])
 def test_a_softmax_is_refused_with_what_to_do(last):
     with pytest.raises(UnknownOperator, match=r"got '(log_)?softmax'; leave it out and hand over the logits"):
-        read(Classifier.of(nn.Sequential(nn.Linear(4, 3), last).eval(), shape=(4,)))
+        read(Classifier.of(nn.Sequential(nn.Linear(4, 3), *last).eval(), shape=(4,)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e-3])
+def test_after_a_last_log_softmax_the_answers_are_those_of_the_scores_before_it(scale):
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        x = torch.rand(30, 4)
+        with torch.no_grad():
+            net[2].weight.mul_(scale)
+    bare = Classifier.of(net, shape=(4,))
+    model = Classifier.of(nn.Sequential(*net, nn.LogSoftmax(1)).eval(), shape=(4,))
+    y = bare(x).argmax(1)
+    for certificate in (interval, crown, lipschitz):
+        plain, ours = certificate(bare, x, y, "linf").radius, certificate(model, x, y, "linf").radius
+        assert (ours <= plain * (1 + 1e-3)).all()
+        assert (ours >= 0.98 * plain - 1e-4).all()
+    affine = Classifier.of(nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(-1)).eval(), shape=(4,))
+    assert (CERTIFICATES["affine"](affine, x, affine(x).argmax(1), "l2").radius > 0).any()
 
 
 class ThroughAView(nn.Module):

@@ -155,8 +155,6 @@ def test_a_norm_and_a_span_are_those_of_the_training_that_is_gone_on_with(calipe
     said = calipers(*words, "--epochs", 3, "--resume")
     assert (said.status, said.err) == (0, "")
     assert json.loads((first / "train.json").read_text())["plan"]["schedule"]["span"] == 1.0
-    said = calipers(*words, "--epochs", 1, "--resume")
-    assert "expected at least the 3 that are done, got 1" in said.err
     assert calipers("train", "--init", first, "--eps", 0.1, "--epochs", 1, "--out", second).status == 0
     assert json.loads((second / "train.json").read_text())["plan"]["ascent"]["norm"] == "l2"
     # An eps of another norm is no eps to compare with.

@@ -15,7 +15,7 @@ from calipers.certificates.graph import Interval
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
 from calipers.threats import Norm, norm
 
-__all__ = ["Affine", "Average", "Convolution", "Linear", "Rearrange", "Scale", "Sum"]
+__all__ = ["Affine", "Average", "BeforeLogSoftmax", "Convolution", "Linear", "LogSoftmax", "Rearrange", "Scale", "Sum"]
 
 
 class Linear:
@@ -73,6 +73,24 @@ class Affine(Linear):
         """‖row · diag(scale)‖ of every output (…, m) in the given norm, for one input of shape (…, n)."""
         rows = self.weight * scale[..., None, :]
         return norm(rows.flatten(0, -2), name).view(rows.shape[:-1])
+
+
+class LogSoftmax:
+    """z_j → z_j − log Σ_k exp z_k as the last step: it takes the same from every class, so no answer depends on it."""
+
+    linear = False
+
+
+class BeforeLogSoftmax(Affine):
+    """The matrix before a final :class:`LogSoftmax`, with what subtracting its number can round.
+
+    Two roundings of no more than 2·max|z| + log K, in one order or the other.
+    """
+
+    def rounding(self, arithmetic: Arithmetic, *size: Tensor) -> Tensor:
+        most = (self.spread(*size) + self.bias.abs()).amax(-1, keepdim=True)
+        lost = arithmetic.dot(2 * most + math.log(len(self.weight)), 4)
+        return super().rounding(arithmetic, *size) + lost
 
 
 class Convolution(Linear):

@@ -17,6 +17,7 @@ from torch import Tensor
 from calipers.certificates.arithmetic import arithmetic_of
 from calipers.certificates.certificate import NotApplicable, UnknownOperator
 from calipers.certificates.graph import Graph, Node
+from calipers.certificates.operators import Affine, BeforeLogSoftmax, LogSoftmax
 from calipers.certificates.rules import RULES, WORDS, Refused, Symbol
 from calipers.models import Classifier
 
@@ -149,6 +150,17 @@ def _refusal(got: str, hint: str | None) -> UnknownOperator:
                            hint=hint or "replace it by one of these; attacks need no rules")  # fmt: skip
 
 
+def _without_log_softmax(nodes: list[Node]) -> list[Node]:
+    """The same answers without a last log_softmax, where a matrix stands before it; anywhere else it is refused."""
+    at = [i for i, node in enumerate(nodes) if isinstance(node.op, LogSoftmax)]
+    if not at:
+        return nodes
+    before = nodes[-2] if len(nodes) > 1 else None
+    if at != [len(nodes) - 1] or before is None or type(before.op) is not Affine or nodes[-1].inputs != (at[0],):
+        raise _refusal("'log_softmax'", _LOGITS)
+    return [*nodes[:-2], Node(BeforeLogSoftmax(before.op.weight, before.op.bias), before.inputs, before.shape)]
+
+
 def read(model: Classifier) -> Graph:
     r"""The graph of a classifier, as it runs in eval mode.
 
@@ -184,10 +196,14 @@ def read(model: Classifier) -> Graph:
                 "logits that do not depend on the input, or do in a way that torch functions do not show", None
             )
         tape.check(logits)
-        graph = Graph(model.shape, [*tape.nodes[: logits.node]])
+        graph = Graph(model.shape, _without_log_softmax([*tape.nodes[: logits.node]]))
         executed = model(probe[_BATCH:])
     x = probe[_BATCH:].double()
-    gap, allowed = (graph(x) - executed.double()).abs(), graph.rounding(x, x, arithmetic)
+    real, allowed = graph(x), graph.rounding(x, x, arithmetic)
+    if graph.last and isinstance(graph.nodes[-1].op, BeforeLogSoftmax):
+        # The number that is taken from all of them can be off by as much as they are.
+        real, allowed = real.log_softmax(1), 2 * allowed.amax(1, keepdim=True)
+    gap = (real - executed.double()).abs()
     # Written so that NaN is a refusal too.
     if not bool((gap <= allowed).all()):
         raise _refusal("a forward that computes something else on other inputs", "it may keep a state, or draw numbers")

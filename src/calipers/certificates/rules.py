@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from calipers.certificates import activations
 from calipers.certificates.graph import Operator
-from calipers.certificates.operators import Affine, Average, Convolution, Rearrange, Scale, Sum
+from calipers.certificates.operators import Affine, Average, Convolution, LogSoftmax, Rearrange, Scale, Sum
 from calipers.certificates.pooling import MaxPool
 
 __all__ = ["RULES", "WORDS", "Refused", "Symbol"]
@@ -266,6 +266,11 @@ def _clamp_min(x: Symbol, min: float | None = None, max: float | None = None) ->
     return activations.leaky_relu(), (x.node,)
 
 
+def _log_softmax(x: Symbol, dim: int | None = None, *more: Any, **options: Any) -> Made:
+    _need(len(x.shape) == 1 and dim in (1, -1) and options.get("dtype") is None, "needs logits (N, K) and dim=1")
+    return LogSoftmax(), (x.node,)  # type: ignore[return-value]
+
+
 RULES: dict[str, Rule] = {
     "linear": _linear, "matmul": _matmul, "addmm": _addmm,
     "conv1d": _convolution(1), "conv2d": _convolution(2), "batch_norm": _batch_norm,
@@ -282,6 +287,7 @@ RULES: dict[str, Rule] = {
     "relu": _pointwise(activations.leaky_relu()), "tanh": _pointwise(activations.tanh),
     "sigmoid": _pointwise(activations.sigmoid), "silu": _pointwise(activations.silu),
     "leaky_relu": _leaky_relu, "gelu": _gelu, "softplus": _softplus, "clamp": _clamp_min, "clamp_min": _clamp_min,
+    "log_softmax": _log_softmax,
     "dropout": _dropout, "dropout1d": _dropout, "dropout2d": _dropout, "feature_dropout": _dropout,
     "alpha_dropout": _dropout, "clone": _nothing, "contiguous": _nothing, "detach": _nothing, "to": _nothing,
 }  # fmt: skip

@@ -135,15 +135,16 @@ def _between(threat: ThreatSummary) -> str:
 def uncertified(run: Run) -> str | None:
     """Why no example has a certified radius, by the operator that no certificate has a rule for; None if one has.
 
-    Where every example is wrong already there is nothing to certify, and nothing to say.
+    Where every example is wrong already there is nothing to certify: then only an operator is worth a word.
     """
-    wrong = run.examples["predicted"] != run.examples["label"]
-    if run.examples["certificate"].astype(bool).any() or wrong.all():
+    if run.examples["certificate"].astype(bool).any():
         return None
     refused = run.about.get("refused")
     reasons = sorted(set(map(str, refused.values()))) if isinstance(refused, Mapping) else []
     # An operator without a rule is what stops them all; the others say which kinds of model they are for.
     operators = [reason for reason in reasons if reason.startswith("certificate: ")]
+    if not operators and (run.examples["predicted"] != run.examples["label"]).all():
+        return None
     why = "; ".join(operators or reasons) or "the certificates apply, but prove no radius above 0"
     return f"nothing is certified: {why.removeprefix('certificate: ')}"
 

@@ -98,7 +98,8 @@ def train(
         held_out: what its accuracy is measured on after every epoch.
         out: a folder for ``weights.safetensors`` (the last good ones), ``metrics.parquet``, ``train.json`` and the
             checkpoints; None keeps everything in memory.
-        resume: go on with the training in ``out``; the plan must be the same, but for more epochs.
+        resume: go on with the training in ``out``; the plan must be the same, but for the epochs. One that has done
+            more than are asked for is left as it is.
         replace: overwrite the training in ``out``.
         origin: more for ``train.json``: architecture, data, initial weights; what is resumed must have had the same.
         fabric: device, precision and processes, see :func:`launch`; one process by default.
@@ -200,9 +201,8 @@ class _Loop:
             if changed:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
             self.state.load(self.out)
-            if self.state.epoch > self.plan.epochs:
-                raise BadInput(f"epochs of {self.out}", expected=f"at least the {self.state.epoch} that are done",
-                               got=self.plan.epochs)  # fmt: skip
+            # A training that is further than is asked for stays as it is, and so does what it says of itself.
+            settings["plan"]["epochs"] = max(self.plan.epochs, self.state.epoch)
             self.progress(self.state.epoch * len(self.x) + self.state.step * self.plan.batch_size)
         elif has_checkpoint(self.out):
             raise BadInput(f"folder {self.out}", expected="a new one", got="a training",
@@ -338,7 +338,8 @@ class _Loop:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state.module.state_dict().items()}
         good = self.state.epoch - (self.state.stopped is not None)
         withstood = 0.0 if self.plan.recipe in WITHOUT_ADVERSARY else self.plan.schedule(good - 1e-9)
-        atomic_write(self.out / WEIGHTS, save(weights, {"eps": repr(withstood), "norm": self.plan.ascent.norm}))
+        # One entry: of several the file's order, and so its bytes, would be drawn anew every time.
+        atomic_write(self.out / WEIGHTS, save(weights, {"eps": f"{withstood!r} {self.plan.ascent.norm}"}))
         buffer = io.BytesIO()
         pd.DataFrame(self.state.rows).to_parquet(buffer, compression="zstd", index=False)
         atomic_write(self.out / METRICS, buffer.getvalue())

@@ -107,8 +107,8 @@ def trained_for(init: Path, norm: str | None = None) -> float:
 
     try:
         with safe_open(init / WEIGHTS if init.is_dir() else init, "pt") as stored:
-            told = stored.metadata() or {}
-            return 0.0 if norm and told.get("norm", norm) != norm else float(told.get("eps", 0.0))
+            eps, _, known = (stored.metadata() or {}).get("eps", "0").partition(" ")
+            return 0.0 if norm and known and known != norm else float(eps)
     except (OSError, SafetensorError, ValueError):
         return 0.0
 
