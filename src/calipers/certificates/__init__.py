@@ -24,6 +24,7 @@ from calipers.certificates.lipschitz import lipschitz, margin_constants
 from calipers.certificates.local import local_lipschitz
 from calipers.certificates.nearest import nearest
 from calipers.certificates.operator_norms import convolution_norm, matrix_norm
+from calipers.certificates.pairs import pairs
 from calipers.certificates.shallow import shallow
 from calipers.certificates.smoothing import smooth_predict, smoothing
 from calipers.certificates.trees import trees
@@ -52,6 +53,7 @@ __all__ = [
     "margin_constants",
     "matrix_norm",
     "nearest",
+    "pairs",
     "shallow",
     "smooth_predict",
     "smoothing",
