@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import (
@@ -327,3 +328,15 @@ def test_a_neighbour_of_another_metric_or_without_one_class_is_called_as_it_is()
         assert type(from_sklearn(estimator).module).__name__ == "EstimatorModel"
     same = from_sklearn(KNeighborsClassifier(1).fit(twice, np.append(y, y[0])))
     assert type(same.module[1]).__name__ == "NearestNeighbour"
+
+
+@pytest.mark.parametrize("step", [PCA(5), PCA(5, whiten=True), TruncatedSVD(4)], ids=str)
+@pytest.mark.parametrize("final", [LogisticRegression(max_iter=500), SVC(kernel="linear"), SVC()], ids=str)
+def test_a_projection_is_a_matrix(step, final):
+    x, y = load_digits(return_X_y=True)
+    pipeline = quiet_fit(make_pipeline(StandardScaler(), step, MinMaxScaler(), final), x[:300], y[:300])
+    model = from_sklearn(pipeline)
+    assert model.shape == (64,)
+    assert (model(torch.from_numpy(x[300:])).argmax(1).numpy() == pipeline.predict(x[300:])).all()
+    if isinstance(final, LogisticRegression):
+        np.testing.assert_allclose(scores(model, x), pipeline.decision_function(x), rtol=1e-6, atol=1e-6)

@@ -34,9 +34,9 @@ def from_sklearn(
     Supported are the linear classifiers (LogisticRegression, RidgeClassifier, SGDClassifier, Perceptron,
     PassiveAggressiveClassifier, LinearSVC, LinearDiscriminantAnalysis and their CV forms), SVC and NuSVC with a
     linear or Gaussian kernel, MLPClassifier, decision trees and forests, one nearest neighbour, and pipelines of these
-    behind StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler. The module is
+    behind StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA and TruncatedSVD. The module is
     ``Sequential(Flatten, [Normalize], Linear)`` for affine models; more ``Linear`` and activations follow for an MLP.
-    All scalers together are one ``Normalize``.
+    Scalers in a row are one ``Normalize``; PCA and SVD are a ``Linear``.
 
     With two classes scikit-learn has one score f, and the logits are (−f/2, f/2): their difference is f, halving is
     exact in floating point, and both rows being short keeps bounds from operator norms tight. An MLP's logits are
@@ -83,10 +83,10 @@ def from_sklearn(
         return _as_it_is(estimator, box, name, names)
     head = _HEADS[str(_known(final, _HEADS))](final, len(names))
     module = nn.Sequential(nn.Flatten(), *_preprocessing(scalers), *head).double().eval()
-    _check_same_function(module, estimator, final)
+    _check_same_function(module, estimator, final, _features(scalers, final))
     return Classifier.of(
         module,
-        shape=(int(final.n_features_in_),),
+        shape=(_features(scalers, final),),
         box=box if box is not None else Box(-torch.inf, torch.inf),
         name=name or type(final).__name__,
         class_names=names,
@@ -98,7 +98,12 @@ def _has_torch_form(scalers: Sequence[Any], final: Any) -> bool:
     """Whether every part is one of those that this file writes in torch."""
     kernel = getattr(final, "kernel", "linear") in ("linear", "rbf")
     neighbour = type(final).__name__ != "KNeighborsClassifier" or _is_one_euclidean_neighbour(final)
-    return bool(_known(final, _HEADS)) and kernel and neighbour and all(_known(part, _SCALERS) for part in scalers)
+    return (
+        bool(_known(final, _HEADS))
+        and kernel
+        and neighbour
+        and all(_known(part, _SCALERS | _MATRICES) for part in scalers)
+    )
 
 
 def _is_one_euclidean_neighbour(final: Any) -> bool:
@@ -174,10 +179,22 @@ def _tensor(array: Any) -> Tensor:
     return torch.as_tensor(np.array(array, dtype=np.float64))
 
 
-def _preprocessing(scalers: Sequence[Any]) -> list[nn.Module]:
-    """All scalers as one: ((x − m₁)/s₁ − m₂)/s₂ = (x − (m₁ + m₂s₁)) / (s₁s₂)."""
-    if not scalers:
-        return []
+def _features(scalers: Sequence[Any], final: Any) -> int:
+    """How many numbers the first of them takes."""
+    return int([*scalers, final][0].n_features_in_)
+
+
+def _preprocessing(steps: Sequence[Any]) -> list[nn.Module]:
+    """A Normalize for all scalers in a row, a Linear for a matrix."""
+    modules: list[nn.Module] = []
+    for scales, group in itertools.groupby(steps, lambda step: _known(step, _MATRICES) is None):
+        parts = list(group)
+        modules += [_normalize(parts)] if scales else [_MATRICES[str(_known(part, _MATRICES))](part) for part in parts]
+    return modules
+
+
+def _normalize(scalers: Sequence[Any]) -> Normalize:
+    """All as one: ((x − m₁)/s₁ − m₂)/s₂ = (x − (m₁ + m₂s₁)) / (s₁s₂)."""
     size = int(scalers[0].n_features_in_)
     mean, std = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
     for scaler in scalers:
@@ -186,8 +203,22 @@ def _preprocessing(scalers: Sequence[Any]) -> list[nn.Module]:
             raise BadInput(kind, expected="clip=False", got="clip=True", hint="state the box instead of clipping")
         shift, scale = (_tensor(part).expand(size) for part in _SCALERS[kind](scaler))
         mean, std = mean + shift * std, std * scale
-    return [Normalize(mean, std)]
+    return Normalize(mean, std)
 
+
+def _pca(step: Any) -> nn.Module:
+    """x → (x − mean) @ componentsᵀ, divided by the components' deviations where they are whitened."""
+    rows = _tensor(step.components_)
+    if step.whiten:
+        rows = rows / _tensor(step.explained_variance_).sqrt().clamp_min(np.finfo(np.float64).eps)[:, None]
+    return linear(rows, -(rows @ _tensor(step.mean_)))
+
+
+# Steps that are a matrix, as a Linear.
+_MATRICES: dict[str, Callable[[Any], nn.Module]] = {
+    "PCA": _pca,
+    "TruncatedSVD": lambda s: linear(_tensor(s.components_), torch.zeros(len(s.components_), dtype=torch.float64)),
+}
 
 # What each scaler does, as (mean, std): x → (x − mean) / std.
 _SCALERS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
@@ -306,9 +337,9 @@ _HEADS: dict[str, Callable[[Any, int], list[nn.Module]]] = {
 }
 
 
-def _check_same_function(module: nn.Sequential, estimator: Any, final: Any) -> None:
+def _check_same_function(module: nn.Sequential, estimator: Any, final: Any, features: int) -> None:
     """Stop here, rather than measure another model, if the module does not say what the estimator says."""
-    x = np.random.default_rng(0).normal(size=(16, int(final.n_features_in_)))
+    x = np.random.default_rng(0).normal(size=(16, features))
     if len(module) > 1 and isinstance(module[1], Normalize):
         x = x * module[1].std.numpy() + module[1].mean.numpy()
     with torch.no_grad(), warnings.catch_warnings():
