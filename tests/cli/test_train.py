@@ -160,3 +160,15 @@ def test_a_norm_and_a_span_are_those_of_the_training_that_is_gone_on_with(calipe
     # An eps of another norm is no eps to compare with.
     more = ["--norm", "linf", "--eps", 0.01, "--epochs", 1, "--out", tmp_path / "third"]
     assert calipers("train", "--init", first, *more).status == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent died")
+def test_a_process_that_the_first_one_started_ends_with_it():
+    child = "import time; from calipers.training.launch import _end_with_parent as end; end(); print('on', flush=True)"
+    child += "; time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], env=environment(), stdout=subprocess.PIPE) as job:
+        assert job.stdout.readline() == b"on\n"
+        job.send_signal(signal.SIGKILL)
+        # The pipe ends when nobody can write to it any more.
+        assert job.stdout.read() == b""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +78,8 @@ def launch(
     from lightning_fabric import Fabric
 
     elastic = torch.distributed.is_torchelastic_launched()
+    if os.environ.get("LOCAL_RANK", "0") != "0" and not elastic:
+        _end_with_parent()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if elastic else processes
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // here if elastic else 1
     with _silent():
@@ -88,6 +93,13 @@ def launch(
         )
         fabric.launch()
     return fabric
+
+
+def _end_with_parent() -> None:
+    """Let this process, which the first one started, be killed when that one is: else it would wait for it for long."""
+    if sys.platform.startswith("linux"):
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _loggers(folder: Path | None) -> list[Logger]:
