@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from calipers.errors import BadInput, nearest
 from calipers.theory import self_loss
 
-__all__ = ["LOSSES", "Loss", "ce", "ce_raw", "dlr", "find_loss", "gaps", "hard", "margin", "probability_margin"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "ce",
+    "ce_raw",
+    "dlr",
+    "find_loss",
+    "first_two",
+    "gaps",
+    "hard",
+    "margin",
+    "probability_margin",
+]
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -22,10 +34,19 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 _SPREAD = 20.0
 
 
+def first_two(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The label's logit and the largest other one, (N,) each.
+
+    Example:
+        >>> first_two(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([1]))
+        (tensor([3.]), tensor([1.]))
+    """
+    return logits.gather(1, y[:, None])[:, 0], logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
 def _rival(logits: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """z_y and the largest other logit, or the target's where there is one."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    own, others = first_two(logits, y)
     if bool((target < 0).all()):
         return own, others
     return own, torch.where(target < 0, others, logits.gather(1, target.clamp_min(0)[:, None])[:, 0])

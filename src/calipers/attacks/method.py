@@ -10,7 +10,7 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor
 
-from calipers.attacks.losses import Loss
+from calipers.attacks.losses import Loss, first_two
 from calipers.models import Classifier
 from calipers.runner.draws import Draws
 from calipers.threats import Norm, Threat, dual, norm, project
@@ -186,13 +186,13 @@ class Steps:
 
 def clears(logits: Tensor, y: Tensor) -> Tensor:
     """Whether the label loses by more than what another batch size may change in the last bits: bool (N,)."""
-    own, other = _first_two(logits, y)
+    own, other = first_two(logits, y)
     return other - own > _noise(logits, own, other)
 
 
 def reserve(rows: Rows) -> Tensor:
     """The margin to aim for where the boundary itself would be reached: what :func:`clears` asks, and some more."""
-    own, other = _first_two(rows.clean, rows.y)
+    own, other = first_two(rows.clean, rows.y)
     return 4 * _noise(rows.clean, own, other).maximum(torch.finfo(rows.scale.dtype).eps * rows.scale)
 
 
@@ -206,17 +206,12 @@ def spread(logits: Tensor, y: Tensor) -> Tensor:
         >>> spread(torch.tensor([[3.0, 1.0, -1.0], [3.0, 1.0, -1e9], [0.0, 0.0, 0.0]]), torch.tensor([0, 0, 0]))
         tensor([4., 2., 1.])
     """
-    own, other = _first_two(logits, y)
+    own, other = first_two(logits, y)
     most = own.abs().maximum(other.abs())
     counted = logits >= -_MASKED * (1 + most[:, None])
     found = logits.amax(1) - torch.where(counted, logits, torch.inf).amin(1)
     least = _SLACK * torch.finfo(logits.dtype).eps * most
     return found.maximum(torch.where(least > 0, least, (found == 0).to(found)))
-
-
-def _first_two(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's logit and the largest other one."""
-    return logits.gather(1, y[:, None])[:, 0], logits.scatter(1, y[:, None], -torch.inf).amax(1)
 
 
 def _noise(logits: Tensor, own: Tensor, other: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from calipers.certificates.certificate import NotApplicable
 from calipers.models import Classifier, Normalize
+from calipers.models.classifier import altered
 
 __all__ = ["flat_box", "hooked", "only_module", "parts_of", "scaler"]
 
@@ -50,9 +51,7 @@ def only_module(
 
 def hooked(model: Classifier) -> bool:
     """Whether a part does something else than its type says."""
-    return any(
-        part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in model.module.modules()
-    )
+    return any(map(altered, model.module.modules()))
 
 
 def scaler(model: Classifier, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,7 +86,7 @@ def train(
     if resume and replace:
         raise BadInput("resume and replace", expected="one of the two", got="both")
     plan = _plan(recipe, init, out if resume else None, adversary, optimization, machine)
-    some, test = _data(known, examples, test_data, test_examples)
+    some, test, apart = _data(known, examples, test_data, test_examples)
     model = training.initial(init, arch=arch, seed=plan.seed, shape=some.shape, box=some.box)
     model.check(some.x, some.y)
     events = out if machine.tensorboard else None
@@ -104,7 +104,7 @@ def train(
             raise
         return 2  # the first process says it for all, and where it has gone the others lose it
     if fabric.is_global_zero:
-        _finish(done, some, test, plan, out, "json" if json else "nothing" if quiet else "table")
+        _finish(done, test, apart, plan, out, "json" if json else "nothing" if quiet else "table")
     return 0
 
 
@@ -141,19 +141,16 @@ def _plan(
     )
 
 
-def _data(name: str, examples: int | None, test_name: str | None, test_examples: int | None) -> tuple[DataSet, DataSet]:
-    """What is trained on, and what is held out."""
+def _data(
+    name: str, examples: int | None, test_name: str | None, test_examples: int | None
+) -> tuple[DataSet, DataSet, bool]:
+    """What is trained on, what is held out, and whether that was set apart here, as its source has no test examples."""
     from calipers import data
 
-    some, test = data.load(name, split="train"), data.load(test_name or name)
-    if test_name is None and _unsplit(some):
-        some, test = some.held_out()
-    return some.take(examples), test.take(test_examples or min(500, len(test)))
-
-
-def _unsplit(data: DataSet) -> bool:
-    """Whether its source has no test examples of its own."""
-    return data.provenance.get("split", "").startswith("none")
+    some = data.load(name, split="train")
+    apart = test_name is None and some.provenance.get("split", "").startswith("none")
+    some, test = some.held_out() if apart else (some, data.load(test_name or name))
+    return some.take(examples), test.take(test_examples or min(500, len(test))), apart
 
 
 def _line(row: dict[str, float | None], epochs: int) -> str:
@@ -167,7 +164,7 @@ def _line(row: dict[str, float | None], epochs: int) -> str:
     return "  ".join([*parts, f"{row['images_per_second']:.0f} images/s"])
 
 
-def _finish(done: Trained, some: DataSet, test: DataSet, plan: Plan, out: Path, how: str) -> None:
+def _finish(done: Trained, test: DataSet, apart: bool, plan: Plan, out: Path, how: str) -> None:
     """What the trained model withstands: summary.json, and a table or the same JSON."""
     from calipers.runner import atomic_write
     from calipers.training import SUMMARY, WEIGHTS, WITHOUT_ADVERSARY, withstands
@@ -184,9 +181,8 @@ def _finish(done: Trained, some: DataSet, test: DataSet, plan: Plan, out: Path, 
         "last": done.metrics[-1],
     }, indent=2)  # fmt: skip
     atomic_write(out / SUMMARY, text + "\n")
-    where = test.name
-    if test.provenance.get("split", "").startswith("test: index") and where == some.name and where != "digits":
-        where = str(out / HELD_OUT)
+    where = str(out / HELD_OUT) if apart else test.name
+    if apart:
         test.save(out / HELD_OUT)
     if how == "json":
         say_json(text)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calipers.errors import BadInput
 from calipers.threats import Box
 
-__all__ = ["Classifier", "ModelInTrainMode", "as_they_were", "left_in_train_mode"]
+__all__ = ["Classifier", "ModelInTrainMode", "altered", "as_they_were", "left_in_train_mode"]
 
 
 class ModelInTrainMode(UserWarning):
@@ -46,6 +46,21 @@ def left_in_train_mode(module: nn.Module) -> list[str]:
         for name, part in module.named_modules()
         if part.training and (isinstance(part, _MODAL) or not type(part).__module__.startswith("torch.nn.modules"))
     ]
+
+
+def altered(module: nn.Module) -> bool:
+    """Whether a hook, its own or one for all modules, or a forward of this very object may do something else.
+
+    Example:
+        >>> altered(nn.Linear(2, 2))
+        False
+    """
+    everywhere = nn.modules.module
+    return "forward" in vars(module) or bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        or everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks
+    )  # fmt: skip
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from calipers.models.classifier import Classifier
+from calipers.models.classifier import Classifier, altered
 from calipers.models.filtering import RowFilter
 
 __all__ = ["faster"]
@@ -145,7 +145,7 @@ def faster(model: Classifier) -> Classifier:
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     """The layers of nested Sequentials in order; anything else is a layer."""
-    if type(module) is nn.Sequential and not _altered(module):
+    if type(module) is nn.Sequential and not altered(module):
         yield from chain.from_iterable(_layers(part) for part in module)
     else:
         yield module
@@ -154,14 +154,4 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 def _is_plain(layer: nn.Module) -> bool:
     """Whether it is a layer of torch itself, without parts or hooks."""
     own = type(layer).__module__.startswith("torch.nn.modules") and type(layer) is not nn.Sequential
-    return own and not list(layer.children()) and not _altered(layer)
-
-
-def _altered(module: nn.Module) -> bool:
-    """Whether a hook, its own or one for all modules, or a forward of this very object may do something else."""
-    everywhere = nn.modules.module
-    return "forward" in vars(module) or bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        or everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-        or everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks
-    )  # fmt: skip
+    return own and not list(layer.children()) and not altered(layer)

@@ -287,15 +287,8 @@ def _trees(final: Any, classes: int) -> list[nn.Module]:
 
     feature = stacked([np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]).long()
     left, right = (stacked([getattr(tree, f"children_{side}") for tree in trees]).long() for side in ("left", "right"))
-    return [
-        Trees(
-            feature,
-            stacked([tree.threshold for tree in trees]),
-            left,
-            right,
-            stacked([tree.value[:, 0] for tree in trees]),
-        )
-    ]
+    threshold, shares = stacked([tree.threshold for tree in trees]), stacked([tree.value[:, 0] for tree in trees])
+    return [Trees(feature, threshold, left, right, shares)]
 
 
 def _neighbour(final: Any, classes: int) -> list[nn.Module]:
