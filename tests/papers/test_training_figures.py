@@ -17,7 +17,12 @@ from calipers.papers.large_training import SIZES, Trainings
 from calipers.papers.tilting_lenet import _temperature, _toward
 from calipers.training import ABOUT, METRICS, Schedule
 
-ON_DIGITS = ["large_perturbations.appendix_b", "large_perturbations.table1", "pointwise.figure5"]
+ON_DIGITS = [
+    "large_perturbations.appendix_b",
+    "large_perturbations.beyond",
+    "large_perturbations.table1",
+    "pointwise.figure5",
+]
 
 
 @pytest.mark.parametrize("name", ON_DIGITS)

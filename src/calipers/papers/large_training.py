@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 __all__ = [
+    "BASE",
     "LEARNED",
     "Attack",
     "Network",
@@ -75,9 +76,10 @@ SIZES: dict[Scale, _Size] = {
 CURVES: dict[Scale, _Size] = SIZES | {"cpu": replace(SIZES["cpu"], arch="mnist-small", examples=20_000)}
 # Of ten classes; a constant answer has log 10.
 LEARNED = 0.95 * math.log(10)
+BASE = "adversarial training (0.3)"
 PUBLISHED: dict[str, tuple[int, int, int, int | None]] = {
     # clean, PGD-200 at 0.3 and at 0.4, PGD in L2 at 5
-    "adversarial training (0.3)": (98, 91, 15, 30),
+    BASE: (98, 91, 15, 30),
     "0.3 -> 0.4": (98, 94, 90, 60),
     "IAT (0 -> 0.4)": (98, 95, 91, None),
 }
@@ -140,6 +142,10 @@ class Trainings:
         schedule = Schedule("iterative", eps, rise=self.size.rise)
         return self.studio.fit(f"iat-{eps:g}", self.plan(schedule, math.ceil(eps / self.size.rise - 1e-9)))
 
+    def compared(self) -> dict[str, Trained]:
+        """The networks of Table 1."""
+        return {BASE: self.base(0.3), "0.3 -> 0.4": self.extended(0.3, 0.4), "IAT (0 -> 0.4)": self.iterative(0.4)}
+
     def examined(self) -> dict[str, Network]:
         """The networks extended to 0.4 and 0.5: what Appendix C checks.
 
@@ -193,11 +199,7 @@ def table1(scale: Scale, bench: Bench = HERE) -> Result:
     if bench.trained and bench.workers > 1:
         # Into the folder, from where they are read below: the second network starts from the first.
         bench.shards("trained", runs.told(), partial(_train, scale, bench.trained), 2)
-    rows = {
-        "adversarial training (0.3)": runs.base(0.3),
-        "0.3 -> 0.4": runs.extended(0.3, 0.4),
-        "IAT (0 -> 0.4)": runs.iterative(0.4),
-    }
+    rows = runs.compared()
     size, test = runs.size, runs.studio.test(runs.size.judged)
     judge = _Judge([row.model for row in rows.values()], test, size.strongly)
     what = str([size, *map(digest, judge.networks)])
