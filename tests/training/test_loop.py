@@ -274,6 +274,43 @@ def test_a_constant_answer_is_called_one(monkeypatch):
     assert train(fresh("digits-mlp"), DATA, replace(PLAN, recipe="standard", epochs=3)).constant is None
 
 
+def dead_net():
+    """No example comes through its first layer."""
+    model = fresh("digits-mlp")
+    with torch.no_grad():
+        model.module[1].bias.fill_(-100.0)
+    return model
+
+
+def test_a_dead_network_is_not_trained_on(tmp_path):
+    plan = replace(PLAN, epochs=30)
+    model = dead_net()
+    trained = train(model, DATA, plan, out=tmp_path)
+    assert "dead: in epoch 2 no gradient reached" in trained.stopped
+    assert len(trained.metrics) == 2
+    assert trained.kept["epoch"] == 1
+    assert "2.303" in trained.constant
+    assert torch.equal(model.module[1].weight, fresh("digits-mlp").module[1].weight)
+    again = train(fresh("digits-mlp"), DATA, plan, out=tmp_path, resume=True)
+    assert again.stopped == trained.stopped
+    assert same(weights(again.model), weights(model))
+
+
+def test_what_may_come_back_to_life_is_trained_on():
+    assert train(dead_net(), DATA, replace(PLAN, weight_decay=1e-3)).stopped is None
+    alive = dead_net()
+    with torch.no_grad():
+        alive.module[1].bias[0] = 0.0
+    assert train(alive, DATA, replace(PLAN, lr=1e-9)).stopped is None
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 7])
+def test_a_dead_network_is_found_dead_wherever_its_training_was_killed(step, tmp_path):
+    plan = replace(PLAN, epochs=30)
+    killed_at(step, plan, tmp_path, dead_net, checkpoint_seconds=0.0)
+    assert "in epoch 2" in train(dead_net(), DATA, plan, out=tmp_path, resume=True).stopped
+
+
 def test_iterative_training_stops_before_the_collapse_and_keeps_the_good_weights(monkeypatch, tmp_path):
     rising = {1: 0.3, 2: 0.31, 3: 0.32, 4: 0.33, 5: 2.3}
     kept = {}

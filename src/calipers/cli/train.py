@@ -169,8 +169,7 @@ def _finish(done: Trained, test: DataSet, apart: bool, plan: Plan, out: Path, ho
     from calipers.runner import atomic_write
     from calipers.training import SUMMARY, WEIGHTS, WITHOUT_ADVERSARY, withstands
 
-    # Of a training that was stopped the weights are those of the epoch before its last.
-    kept = float(done.metrics[-2 if done.stopped else -1]["eps"] or 0.0)
+    kept = float(done.kept["eps"] or 0.0)
     promised = plan.recipe not in WITHOUT_ADVERSARY
     asked = tuple(sorted({plan.schedule.start, kept, plan.schedule.eps} - {0.0})) if promised else ()
     lines = withstands(done.model, test.x, test.y, plan.ascent.norm, asked)
@@ -190,8 +189,9 @@ def _finish(done: Trained, test: DataSet, apart: bool, plan: Plan, out: Path, ho
         if done.stopped:
             say(f"stopped: {done.stopped}")
         if flat:
-            say(f"{flat}: more epochs, weights trained at a smaller eps (--init DIR) or a slower eps (--schedule ramp "
-                "or iterative) may help")  # fmt: skip
+            patience = "" if done.stopped else "more epochs, "
+            say(f"{flat}: {patience}weights trained at a smaller eps (--init DIR), a slower eps (--schedule ramp or "
+                "iterative) or a smaller --lr may help")  # fmt: skip
         say(_table(done, test, plan, lines))
         audit = f"calipers audit {out} --data {where} --norm {plan.ascent.norm}"
         say(f"weights: {weights}")

@@ -310,6 +310,11 @@ def _curves(runs: Trainings, trainings: dict[str, Trained], *said: str, columns:
     ends = "; ".join(f"{name}: {part.loss.iloc[0]:.3f} to {part.loss.iloc[-1]:.3f}" for name, part in parts.items())
     told = f"Training loss from the first epoch to the last, {runs.told()}: {ends} (chance is log 10 = 2.303)."
     flat = ", ".join(name for name, part in parts.items() if part.loss.iloc[-1] > LEARNED) or "none"
+    reasons: dict[str, list[str]] = {}
+    for name, run in trainings.items():
+        if run.stopped:
+            reasons.setdefault(run.stopped, []).append(name)
+    stops = [f"Stopped early: {', '.join(names)}; {reason}." for reason, names in reasons.items()]
     ended = f"At chance in the end (a last loss above 0.95 log 10): {flat}."
 
     def draw() -> Picture:
@@ -320,7 +325,7 @@ def _curves(runs: Trainings, trainings: dict[str, Trained], *said: str, columns:
             draw_curves(axis, parts, column)
         return page
 
-    return Result(table, (told, ended, *said), draw)
+    return Result(table, (told, ended, *stops, *said), draw)
 
 
 @figure(
@@ -360,7 +365,8 @@ def figure7(scale: Scale, bench: Bench = HERE) -> Result:
     """The training loss while eps rises, and where the stopping rule ends it."""
     runs = Trainings(scale, bench.trained, CURVES)
     run = runs.iterative(0.5)
-    return _curves(runs, {"IAT 0 -> 0.5": run}, run.stopped or "The stopping rule found no sudden rise.")
+    said = () if run.stopped else ("The stopping rule found no sudden rise.",)
+    return _curves(runs, {"IAT 0 -> 0.5": run}, *said)
 
 
 @figure(

@@ -35,6 +35,7 @@ class State:
         step: finished steps of the next one.
         loss: the sum of its examples' losses so far.
         seconds: what its finished steps took.
+        reached: whether a gradient reached the first weights in one of them.
         rows: the metrics of the finished epochs.
         before: the weights at the end of the last epoch, by name.
         stopped: why the training ended before its last epoch, if it did.
@@ -46,6 +47,7 @@ class State:
     step: int = 0
     loss: float = 0.0
     seconds: float = 0.0
+    reached: bool = False
     rows: list[dict[str, float | None]] = field(default_factory=list)
     before: dict[str, Tensor] = field(default_factory=dict)
     stopped: str | None = None
@@ -122,11 +124,13 @@ class State:
                     moments[name] = torch.empty_like(weight).copy_(value)
         like = self.module.state_dict()
         self.before = {name: value.to(like[name].device) for name, value in parts["before"].items()}
-        for name in _TOLD:
-            setattr(self, name, told[name])
+        # Earlier checkpoints do not say whether one did.
+        for name, value in ({"reached": True} | told).items():
+            if name in _TOLD:
+                setattr(self, name, value)
 
 
-_TOLD = ("epoch", "step", "loss", "seconds", "rows", "stopped")
+_TOLD = ("epoch", "step", "loss", "seconds", "reached", "rows", "stopped")
 
 
 class _Damaged(Exception):

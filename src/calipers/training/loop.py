@@ -59,15 +59,20 @@ class Trained:
     stopped: str | None
 
     @property
+    def kept(self) -> Row:
+        """The row of the metrics that belongs to the weights: the one before the last if the training was stopped."""
+        return self.metrics[-2 if self.stopped else -1]
+
+    @property
     def constant(self) -> str | None:
-        """Whether the last loss is that of a constant answer, log K up to 1 %, in words; None if it is less.
+        """Whether the loss is that of a constant answer, log K up to 1 %, in words; None if it is less.
 
         Adversarial training at a large eps from random weights may never leave it.
         """
-        loss, chance = float(self.metrics[-1]["loss"] or 0.0), math.log(self.model.classes)
-        if self.stopped or loss < 0.99 * chance:
+        loss = float(self.kept["loss"] or 0.0)
+        if not _flat(loss, self.model.classes):
             return None
-        return f"the loss ended at {loss:.3f}, and a constant answer has {chance:.3f}"
+        return f"the loss ended at {loss:.3f}, and a constant answer has {math.log(self.model.classes):.3f}"
 
 
 def train(
@@ -212,7 +217,7 @@ class _Loop:
             atomic_write(self.out / ABOUT, json.dumps(settings, indent=2) + "\n")
 
     def run(self, checkpoint_seconds: float, on_epoch: Callable[[Row], None]) -> None:
-        """Epoch after epoch, until the last or until the loss rises suddenly."""
+        """Epoch after epoch, until the last, or until the loss rises suddenly or the network is dead."""
         while self.state.epoch < self.plan.epochs and self.state.stopped is None:
             self._epoch(checkpoint_seconds)
             row = self._close_epoch()
@@ -272,6 +277,7 @@ class _Loop:
             raise self._diverged(f"loss at epoch {state.epoch + 1}, step {state.step + 1}", value)
         self.optimizer.zero_grad()
         fabric.backward(loss)
+        state.reached = state.reached or _reached(state.module)
         self.optimizer.step()
         return value
 
@@ -283,26 +289,38 @@ class _Loop:
         return BadInput(what, expected="a finite number", got=got, hint=f"{kept}try a smaller --lr")
 
     def _close_epoch(self) -> Row:
-        """Measure, look for a sudden rise, and make these weights the last good ones or go back to them."""
-        state, plan = self.state, self.plan
+        """Measure, look for a reason to stop, and make these weights the last good ones or go back to them."""
+        state = self.state
         # The step after the last loss is seen nowhere else.
         broken = [n for n, v in state.module.state_dict().items() if v.is_floating_point() and not v.isfinite().all()]
         if broken:
             raise self._diverged(f"{broken[0]} after epoch {state.epoch + 1}", "NaN or infinity")
         row = self._row()
-        losses = [float(before["loss"] or 0.0) for before in state.rows] + [float(row["loss"] or 0.0)]
         state.rows.append(row)
-        if plan.schedule.kind == "iterative" and sudden_rise(losses):
-            last = plan.schedule(state.epoch - 1)
-            state.stopped = (
-                f"the training loss rose suddenly from {losses[-2]:.3f} to {losses[-1]:.3f} at eps = {row['eps']:g} "
-                f"(epoch {state.epoch + 1}); the weights of eps = {last:g} are kept"
-            )
+        state.stopped = self._reason([float(one["loss"] or 0.0) for one in state.rows])
+        if state.stopped:
             state.go_back()
         state.remember()
-        state.epoch, state.step, state.loss, state.seconds = state.epoch + 1, 0, 0.0, 0.0
+        state.epoch, state.step, state.loss, state.seconds, state.reached = state.epoch + 1, 0, 0.0, 0.0, False
         self.module_mode(training=False)
         return row
+
+    def _reason(self, losses: list[float]) -> str | None:
+        """Why this epoch is the last, if it is before its time: a dead network, or a sudden rise of the loss."""
+        state, plan, epoch = self.state, self.plan, self.state.epoch + 1
+        # Weight decay may move what no gradient reaches; and before the first epoch there is nothing to go back to.
+        if not state.reached and epoch > 1 and plan.weight_decay == 0 and _flat(losses[-1], self.model.classes):
+            return (
+                f"the network is dead: in epoch {epoch} no gradient reached its first weights, as some layer is zero "
+                "(or saturated) for every example; more epochs change nothing"
+            )
+        if plan.schedule.kind == "iterative" and sudden_rise(losses):
+            eps, last = plan.schedule(epoch - 1e-9), plan.schedule(epoch - 2)
+            return (
+                f"the training loss rose suddenly from {losses[-2]:.3f} to {losses[-1]:.3f} at eps = {eps:g} "
+                f"(epoch {epoch}); the weights of eps = {last:g} are kept"
+            )
+        return None
 
     def _row(self) -> Row:
         state, plan, n = self.state, self.plan, len(self.x)
@@ -357,6 +375,17 @@ class _Loop:
         self.optimizer.zero_grad()
         if self.images is not None:
             self.images.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _flat(loss: float, classes: int) -> bool:
+    """Whether a loss is that of a constant answer, log K up to 1 %."""
+    return loss >= 0.99 * math.log(classes)
+
+
+def _reached(module: nn.Module) -> bool:
+    """Whether the last gradient of the first weights is not exactly 0."""
+    first = next((p.grad for p in module.parameters() if p.grad is not None), None)
+    return first is not None and bool(first.any())
 
 
 def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
