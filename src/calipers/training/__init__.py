@@ -6,8 +6,9 @@ from calipers.training.loop import METRICS, SUMMARY, Trained, train
 from calipers.training.measure import Withstands, accuracy, robust_accuracy, withstands
 from calipers.training.plan import OPTIMIZERS, PRECISIONS, Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Ascent, Batch, Recipe
-from calipers.training.schedule import SCHEDULES, Schedule, sudden_rise
+from calipers.training.schedule import SCHEDULES, Schedule
 from calipers.training.start import INITIALISATIONS, begun, fresh, initial, trained_for
+from calipers.training.stopping import sudden_rise
 
 __all__ = [
     "ABOUT",

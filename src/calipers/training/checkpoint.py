@@ -124,10 +124,10 @@ class State:
                     moments[name] = torch.empty_like(weight).copy_(value)
         like = self.module.state_dict()
         self.before = {name: value.to(like[name].device) for name, value in parts["before"].items()}
-        # Earlier checkpoints do not say whether one did.
-        for name, value in ({"reached": True} | told).items():
-            if name in _TOLD:
-                setattr(self, name, value)
+        # Earlier checkpoints do not say whether a gradient reached the first weights.
+        told = {"reached": True} | told
+        for name in _TOLD:
+            setattr(self, name, told[name])
 
 
 _TOLD = ("epoch", "step", "loss", "seconds", "reached", "rows", "stopped")

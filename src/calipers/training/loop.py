@@ -32,7 +32,7 @@ from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Batch
-from calipers.training.schedule import sudden_rise
+from calipers.training.stopping import constant_answer, gradient_reached, stop_reason
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -70,7 +70,7 @@ class Trained:
         Adversarial training at a large eps from random weights may never leave it.
         """
         loss = float(self.kept["loss"] or 0.0)
-        if not _flat(loss, self.model.classes):
+        if not constant_answer(loss, self.model.classes):
             return None
         return f"the loss ended at {loss:.3f}, and a constant answer has {math.log(self.model.classes):.3f}"
 
@@ -277,7 +277,7 @@ class _Loop:
             raise self._diverged(f"loss at epoch {state.epoch + 1}, step {state.step + 1}", value)
         self.optimizer.zero_grad()
         fabric.backward(loss)
-        state.reached = state.reached or _reached(state.module)
+        state.reached = state.reached or gradient_reached(state.module)
         self.optimizer.step()
         return value
 
@@ -297,30 +297,14 @@ class _Loop:
             raise self._diverged(f"{broken[0]} after epoch {state.epoch + 1}", "NaN or infinity")
         row = self._row()
         state.rows.append(row)
-        state.stopped = self._reason([float(one["loss"] or 0.0) for one in state.rows])
+        losses = [float(one["loss"] or 0.0) for one in state.rows]
+        state.stopped = stop_reason(self.plan, losses, self.model.classes, reached=state.reached)
         if state.stopped:
             state.go_back()
         state.remember()
         state.epoch, state.step, state.loss, state.seconds, state.reached = state.epoch + 1, 0, 0.0, 0.0, False
         self.module_mode(training=False)
         return row
-
-    def _reason(self, losses: list[float]) -> str | None:
-        """Why this epoch is the last, if it is before its time: a dead network, or a sudden rise of the loss."""
-        state, plan, epoch = self.state, self.plan, self.state.epoch + 1
-        # Weight decay may move what no gradient reaches; and before the first epoch there is nothing to go back to.
-        if not state.reached and epoch > 1 and plan.weight_decay == 0 and _flat(losses[-1], self.model.classes):
-            return (
-                f"the network is dead: in epoch {epoch} no gradient reached its first weights, as some layer is zero "
-                "(or saturated) for every example; more epochs change nothing"
-            )
-        if plan.schedule.kind == "iterative" and sudden_rise(losses):
-            eps, last = plan.schedule(epoch - 1e-9), plan.schedule(epoch - 2)
-            return (
-                f"the training loss rose suddenly from {losses[-2]:.3f} to {losses[-1]:.3f} at eps = {eps:g} "
-                f"(epoch {epoch}); the weights of eps = {last:g} are kept"
-            )
-        return None
 
     def _row(self) -> Row:
         state, plan, n = self.state, self.plan, len(self.x)
@@ -375,17 +359,6 @@ class _Loop:
         self.optimizer.zero_grad()
         if self.images is not None:
             self.images.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _flat(loss: float, classes: int) -> bool:
-    """Whether a loss is that of a constant answer, log K up to 1 %."""
-    return loss >= 0.99 * math.log(classes)
-
-
-def _reached(module: nn.Module) -> bool:
-    """Whether the last gradient of the first weights is not exactly 0."""
-    first = next((p.grad for p in module.parameters() if p.grad is not None), None)
-    return first is not None and bool(first.any())
 
 
 def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:

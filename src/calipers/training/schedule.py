@@ -1,16 +1,13 @@
-"""With which eps: how the radius grows while a model is trained, and when it has grown too far."""
+"""With which eps: how the radius grows while a model is trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 
 from calipers.errors import BadInput, nearest
 
-__all__ = ["SCHEDULES", "Schedule", "sudden_rise"]
+__all__ = ["SCHEDULES", "Schedule"]
 
 SCHEDULES = {
     "constant": "eps from the first step on; with weights trained at a smaller eps it is extended training",
@@ -78,25 +75,3 @@ class Schedule:
         if self.kind == "ramp":
             return self.start + (self.eps - self.start) * min(1.0, t / self.span)
         return min(self.eps, self.start + self.rise * (math.floor(t) + 1))
-
-
-def sudden_rise(losses: Sequence[float], *, least: float = 0.1, factor: float = 5.0) -> bool:
-    r"""Whether the last epoch's loss rose suddenly: Δ_T > least and Δ_T > factor · median_{t<T} \|Δ_t\|.
-
-    The paper stops "as soon as a significant sudden increase is observed" and gives no number; these are ours. Fewer
-    than four losses are never enough to say.
-
-    Arguments:
-        losses: the adversarial training loss of every epoch so far, in nats.
-        least: what counts as significant, in nats.
-        factor: what counts as sudden, in units of the usual change.
-
-    Example:
-        >>> sudden_rise([0.30, 0.31, 0.33, 0.34, 0.36]), sudden_rise([0.30, 0.31, 0.33, 0.34, 0.90])
-        (False, True)
-    """
-    changes = [after - before for before, after in pairwise(losses)]
-    if len(changes) < 3:
-        return False
-    usual = median(abs(change) for change in changes[:-1])
-    return changes[-1] > max(least, factor * usual)
