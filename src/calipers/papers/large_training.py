@@ -201,12 +201,8 @@ def table1(scale: Scale, bench: Bench = HERE) -> Result:
         bench.shards("trained", runs.told(), partial(_train, scale, bench.trained), 2)
     rows = runs.compared()
     size, test = runs.size, runs.studio.test(runs.size.judged)
-    judge = _Judge([row.model for row in rows.values()], test, size.strongly)
-    what = str([size, *map(digest, judge.networks)])
-    judged = pd.DataFrame(merge(bench.shards("judged", what, judge, len(rows) * judge.blocks)).table)
-    table = pd.DataFrame(
-        [{"model": name} | _percents(judged[judged.network == i], size.strongly) for i, name in enumerate(rows)]
-    )
+    judges = {name: _Judge(row.model, test, size.strongly) for name, row in rows.items()}
+    table = pd.DataFrame([{"model": name} | judge.percents(bench) for name, judge in judges.items()])
     optimism = max(float((table[f"pgd200_{e:g}_few"] - table[f"strongest_{e:g}_few"]).max()) for e in (0.3, 0.4))
     findings = (
         f"{runs.told()}; judged on {len(test)} test examples, by the strongest attack on the first {size.strongly}.",
@@ -227,33 +223,37 @@ def _train(scale: Scale, folder: Path, shard: int) -> Part:
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """Which examples each network gets right: a shard is a network and a block of ``few`` examples.
+    """Which examples a network gets right: a shard is a block of ``few`` examples.
 
     The attacks of names ending in ``_few`` see the first block only; elsewhere they have -1. The L2 remark does not say
     whether PGD starts at random, or whether it follows the gradient as it is: all are told.
     """
 
-    networks: list[Classifier]
+    model: Classifier
     test: DataSet
     few: int
 
-    @property
-    def blocks(self) -> int:
-        """Of a network."""
-        return -(-len(self.test) // self.few)
+    def percents(self, bench: Bench) -> dict[str, float]:
+        """Percent right by attack; of PGD-200 also on the examples that the strongest attack saw."""
+        network, blocks = digest(self.model), -(-len(self.test) // self.few)
+        what = str([network, len(self.test), self.few])
+        row = {}
+        for name, right in merge(bench.shards(f"judged-{network[:12]}", what, self, blocks)).table.items():
+            row[name] = 100 * float((right[right >= 0] == 1).mean())
+            if name.startswith("pgd200"):
+                row[f"{name}_few"] = 100 * float((right[: self.few] == 1).mean())
+        return row
 
-    def __call__(self, shard: int) -> Part:
+    def __call__(self, block: int) -> Part:
         """Columns of 1 for right, 0 for wrong."""
-        network, block = divmod(shard, self.blocks)
-        model, rows = self.networks[network], slice(block * self.few, (block + 1) * self.few)
-        x, y = model.check(self.test.x[rows], self.test.y[rows])
-        some = replace(self.test, x=x, y=y, index=self.test.index[rows].to(model.device))
-        right = self._right(model, some, first=block == 0)
-        table = {name: column.to("cpu", torch.int8).numpy() for name, column in right.items()}
-        return Part({"network": np.full(len(some), network)} | table)
+        rows = slice(block * self.few, (block + 1) * self.few)
+        x, y = self.model.check(self.test.x[rows], self.test.y[rows])
+        some = replace(self.test, x=x, y=y, index=self.test.index[rows].to(self.model.device))
+        right = self._right(some, first=block == 0)
+        return Part({name: column.to("cpu", torch.int8).numpy() for name, column in right.items()})
 
-    def _right(self, model: Classifier, some: DataSet, *, first: bool) -> dict[str, Tensor]:
-        x, y, unknown = some.x, some.y, -torch.ones(len(some), dtype=torch.int8)
+    def _right(self, some: DataSet, *, first: bool) -> dict[str, Tensor]:
+        model, x, y, unknown = self.model, some.x, some.y, -torch.ones(len(some), dtype=torch.int8)
 
         def few(right: Callable[[], Tensor]) -> Tensor:
             return right() if first else unknown
@@ -271,17 +271,6 @@ class _Judge:
         columns["l2_5_raw_few"] = few(lambda: ~remark(model, x, y, threat, raw=True).success)
         columns["l2_5_strongest_few"] = few(partial(_not_broken, model, some, threat, left))
         return columns
-
-
-def _percents(judged: pd.DataFrame, few: int) -> dict[str, float]:
-    """Percent right of one network, by attack; of PGD-200 also on the examples that the strongest attack saw."""
-    row = {}
-    for name in judged.columns.drop("network"):
-        right = judged[name].to_numpy()
-        row[name] = 100 * float((right[right >= 0] == 1).mean())
-        if name.startswith("pgd200"):
-            row[f"{name}_few"] = 100 * float((right[:few] == 1).mean())
-    return row
 
 
 def _not_broken(model: Classifier, few: DataSet, threat: Threat, left: Tensor) -> Tensor:
