@@ -51,6 +51,16 @@ def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Pa
     assert digest(runs.iterative(0.4).model) == digest(whole.model)
 
 
+def test_iterative_training_to_half_the_box_goes_on_from_the_one_to_04(tmp_path: Path) -> None:
+    to_04 = Trainings("smoke", tmp_path).iterative(0.4)
+    with pytest.warns(UserWarning, match="half of the input box"):
+        further = Trainings("smoke", tmp_path).iterative(0.5)
+        alone = Trainings("smoke", tmp_path / "alone").iterative(0.5)
+    assert further.metrics[: len(to_04.metrics)] == to_04.metrics
+    assert len(alone.metrics) > len(to_04.metrics)
+    assert digest(further.model) == digest(alone.model)
+
+
 def test_the_paper_scale_is_the_published_one() -> None:
     runs, size = Trainings("paper", None), SIZES["paper"]
     assert (size.arch, size.epochs, size.extended, size.rise, size.judged) == ("mnist-cnn", 30, 5, 0.01, 10_000)

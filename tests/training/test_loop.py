@@ -137,6 +137,21 @@ def test_a_finished_training_goes_on_for_more_epochs(tmp_path, undisturbed):
     assert again.metrics == longer.metrics
 
 
+def test_an_iterative_training_goes_on_to_a_larger_eps_as_long_as_eps_still_rises(tmp_path):
+    far = replace(PLAN, schedule=Schedule("iterative", 0.05, rise=0.01), epochs=4)
+    near = replace(far, schedule=Schedule("iterative", 0.02, rise=0.01), epochs=2)
+    train(dropout_net(), DATA, near, out=tmp_path)
+    further = train(dropout_net(), DATA, far, out=tmp_path, resume=True)
+    straight = train(dropout_net(), DATA, far)
+    assert same(weights(further.model), weights(straight.model))
+    assert [row["eps"] for row in further.metrics] == [row["eps"] for row in straight.metrics]
+    with pytest.raises(BadInput, match=r"expected eps = 0\.05, which it has reached, got 0\.03; --init starts from"):
+        train(dropout_net(), DATA, replace(far, schedule=Schedule("iterative", 0.03)), out=tmp_path, resume=True)
+    with pytest.raises(BadInput, match=r"plan\.schedule: "):
+        train(dropout_net(), DATA, replace(far, schedule=Schedule("iterative", 0.05, rise=0.02)), out=tmp_path,
+              resume=True)  # fmt: skip
+
+
 def test_a_folder_is_one_training(tmp_path):
     train(dropout_net(), DATA, replace(PLAN, epochs=1), out=tmp_path)
     with pytest.raises(BadInput, match="expected a new one, got a training; --resume goes on with it"):

@@ -138,9 +138,10 @@ class Trainings:
         return self.studio.fit(name, plan, start=self.base(start).model)
 
     def iterative(self, eps: float) -> Trained:
-        """IAT from 0."""
+        """IAT from 0; where the one to 0.4 is kept, one that goes further goes on from there."""
         schedule = Schedule("iterative", eps, rise=self.size.rise)
-        return self.studio.fit(f"iat-{eps:g}", self.plan(schedule, math.ceil(eps / self.size.rise - 1e-9)))
+        plan = self.plan(schedule, math.ceil(eps / self.size.rise - 1e-9))
+        return self.studio.fit(f"iat-{eps:g}", plan, begun="iat-0.4" if eps > 0.4 else "")
 
     def compared(self) -> dict[str, Trained]:
         """The networks of Table 1."""

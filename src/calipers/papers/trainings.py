@@ -13,8 +13,9 @@ import pandas as pd
 from calipers.data import DataSet, load
 from calipers.models import Classifier
 from calipers.papers.registry import Scale
-from calipers.training import Plan, Trained, best_precision, fresh, train
-from calipers.training.checkpoint import has_checkpoint
+from calipers.runner import atomic_write
+from calipers.training import ABOUT, Plan, Trained, best_precision, fresh, train
+from calipers.training.checkpoint import CHECKPOINT, has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,9 @@ class Studio:
     def _test(self) -> DataSet:
         return load(self.data)
 
-    def fit(self, name: str, plan: Plan, *, start: Classifier | None = None, init: str = "torch") -> Trained:
+    def fit(
+        self, name: str, plan: Plan, *, start: Classifier | None = None, init: str = "torch", begun: str = ""
+    ) -> Trained:
         """Train, or go on with the training of that name, or read it back if it is finished.
 
         Arguments:
@@ -78,14 +81,23 @@ class Studio:
             plan: how; trained in bfloat16 where the device has it.
             start: initial weights, which stay as they are; fresh ones by default.
             init: how fresh ones are drawn.
+            begun: the name of a training with the same beginning: where it is kept, only the rest is done.
         """
         plan = replace(plan, precision=best_precision())
-        out = self.folder / f"{self.data}-{self.arch}-{name}" if self.folder else None
+        out = self._kept(name)
+        shorter = self._kept(begun) if begun else None
+        if out and shorter and (shorter / CHECKPOINT).is_file() and not has_checkpoint(out):
+            for part in (ABOUT, CHECKPOINT):
+                atomic_write(out / part, (shorter / part).read_bytes())
         # Killed before its first checkpoint, it has left nothing to go on from.
-        begun = out is not None and has_checkpoint(out)
+        resume = out is not None and has_checkpoint(out)
         model = copied(start) if start else fresh(self.arch, seed=plan.seed, init=init)
         held_out = self.test(self.held_out) if self.held_out else None
-        return train(model, self.training, plan, held_out=held_out, out=out, resume=begun, origin={"arch": self.arch})
+        return train(model, self.training, plan, held_out=held_out, out=out, resume=resume, origin={"arch": self.arch})
+
+    def _kept(self, name: str) -> Path | None:
+        """Where the training of that name is kept."""
+        return self.folder / f"{self.data}-{self.arch}-{name}" if self.folder else None
 
     def told(self) -> str:
         """The studio in a sentence."""

@@ -32,6 +32,7 @@ from calipers.training.launch import launch
 from calipers.training.measure import accuracy, robust_accuracy
 from calipers.training.plan import Plan
 from calipers.training.recipes import RECIPES, WITHOUT_ADVERSARY, Batch
+from calipers.training.schedule import Schedule
 from calipers.training.stopping import constant_answer, gradient_reached, stop_reason
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def train(
         held_out: what its accuracy is measured on after every epoch.
         out: a folder for ``weights.safetensors`` (the last good ones), ``metrics.parquet``, ``train.json`` and the
             checkpoints; None keeps everything in memory.
-        resume: go on with the training in ``out``; the plan must be the same, but for the epochs. One that has done
-            more than are asked for is left as it is.
+        resume: go on with the training in ``out``; the plan must be the same, but for the epochs and for where an
+            iterative schedule that is still rising ends. One that has done more than are asked for is left as it is.
         replace: overwrite the training in ``out``.
         origin: more for ``train.json``: architecture, data, initial weights; what is resumed must have had the same.
         fabric: device, precision and processes, see :func:`launch`; one process by default.
@@ -206,6 +207,7 @@ class _Loop:
             if changed:
                 raise BadInput(f"--resume of {self.out}", expected="the same settings", got="; ".join(changed))
             self.state.load(self.out)
+            self._check_radii(Schedule(**was["plan"]["schedule"]))
             # A training that is further than is asked for stays as it is, and so does what it says of itself.
             settings["plan"]["epochs"] = max(self.plan.epochs, self.state.epoch)
             self.progress(self.state.epoch * len(self.x) + self.state.step * self.plan.batch_size)
@@ -215,6 +217,13 @@ class _Loop:
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             atomic_write(self.out / ABOUT, json.dumps(settings, indent=2) + "\n")
+
+    def _check_radii(self, was: Schedule) -> None:
+        """The epochs that are begun had the eps that they would have now."""
+        now, state = self.plan.schedule, self.state
+        if any(was(epoch) != now(epoch) for epoch in range(state.epoch + (state.step > 0))):
+            raise BadInput(f"--resume of {self.out}", expected=f"eps = {was.eps:g}, which it has reached", got=now.eps,
+                           hint="--init starts from its weights")  # fmt: skip
 
     def run(self, checkpoint_seconds: float, on_epoch: Callable[[Row], None]) -> None:
         """Epoch after epoch, until the last, or until the loss rises suddenly or the network is dead."""
@@ -371,8 +380,15 @@ def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
 
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a resumed training must share; epochs may be added unless the learning rate depends on them."""
+    """The settings that a resumed training must share.
+
+    Epochs may be added unless the learning rate depends on them, and a rising eps may be given another end.
+    """
     plan = settings["plan"]
-    epochs = {} if not plan["anneal"] else {"epochs": plan["epochs"]}
-    rest = {f"plan.{name}": value for name, value in plan.items() if name != "epochs"}
-    return {name: value for name, value in settings.items() if name != "plan"} | rest | epochs
+    if not plan["anneal"]:
+        plan = plan | {"epochs": None}
+    if plan["schedule"]["kind"] == "iterative":
+        plan = plan | {"schedule": plan["schedule"] | {"eps": None}}
+    return {name: value for name, value in settings.items() if name != "plan"} | {
+        f"plan.{name}": value for name, value in plan.items()
+    }
