@@ -63,7 +63,7 @@ def test_iterative_training_to_half_the_box_goes_on_from_the_one_to_04(tmp_path:
 
 def test_the_paper_scale_is_the_published_one() -> None:
     runs, size = Trainings("paper", None), SIZES["paper"]
-    assert (size.arch, size.epochs, size.extended, size.rise, size.judged) == ("mnist-cnn", 30, 5, 0.01, 5_000)
+    assert (size.arch, size.epochs, size.extended, size.rise, size.judged) == ("mnist-cnn", 30, 5, 0.01, 10_000)
     plan = runs.plan(Schedule("constant", 0.3), size.epochs)
     assert (plan.optimizer, plan.lr, plan.batch_size, plan.ascent.plan(0.3)) == ("adam", 1e-3, 128, (15, 0.05))
     assert plan.ascent.plan(0.4) == (20, 0.05)

@@ -70,7 +70,7 @@ class _Size:
 SIZES: dict[Scale, _Size] = {
     "smoke": _Size("digits", "digits-mlp", 256, 2, 1, 1, 0.2, 20, 10),
     "cpu": _Size("mnist", "mnist-cnn", None, 6, 2, 5, 0.04, 1000, 200),
-    "paper": _Size("mnist", "mnist-cnn", None, 30, 2, 5, 0.01, 5_000, 1000, tried=2),
+    "paper": _Size("mnist", "mnist-cnn", None, 30, 2, 5, 0.01, 10_000, 1000, tried=2),
 }
 # The curves of figures 1, 2, 7 and 8 want a dozen trainings: at the smaller scale of a smaller network on fewer images.
 CURVES: dict[Scale, _Size] = SIZES | {"cpu": replace(SIZES["cpu"], arch="mnist-small", examples=20_000)}
