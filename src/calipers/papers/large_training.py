@@ -385,7 +385,10 @@ def figure10(scale: Scale, bench: Bench = HERE) -> Result:
     """Change of the loss and movement of the weights by epoch."""
     runs = Trainings(scale, bench.trained)
     trainings = {"0.3": runs.base(0.3), "0.3 -> 0.4": runs.extended(0.3, 0.4)}
-    moved = trainings["0.3"].metrics
-    said = (f"At 0.3 the weights move {moved[0]['weights_moved']:.2f} in the first epoch and "
-            f"{moved[-1]['weights_moved']:.2f} in the last.")  # fmt: skip
+    moved = [row["weights_moved"] or 0.0 for row in trainings["0.3"].metrics]
+    change = abs(trainings["0.3"].metrics[-1]["loss_change"] or 0.0)
+    said = (
+        f"At 0.3 the weights move {moved[0]:.2f} in the first epoch, {min(moved):.2f} at the least (epoch "
+        f"{moved.index(min(moved)) + 1}), and {moved[-1]:.2f} in the last, in which the loss changes by {change:.4f}."
+    )
     return _curves(runs, trainings, said, columns=("loss", "loss_change", "weights_moved"))
