@@ -236,7 +236,7 @@ class _Judge:
     few: int
 
     def percents(self, bench: Bench) -> dict[str, float]:
-        """Percent right by attack; of PGD-200 also on the examples that the strongest attack saw."""
+        """Percent right by attack; of PGD-200 also on the examples that the strongest attack saw, and on a half."""
         network, blocks = digest(self.model), -(-len(self.test) // self.few)
         what = str([network, self.few])
         row = {}
@@ -244,6 +244,7 @@ class _Judge:
             row[name] = 100 * float((right[right >= 0] == 1).mean())
             if name.startswith("pgd200"):
                 row[f"{name}_few"] = 100 * float((right[: self.few] == 1).mean())
+                row[f"{name}_half"] = 100 * float((right[: len(right) // 2] == 1).mean())
         return row
 
     def __call__(self, block: int) -> Part:
@@ -288,7 +289,8 @@ def _compared(row: dict[Hashable, Any]) -> str:
     clean, low, high, far = PUBLISHED[row["model"]]
     return (
         f"{row['model']}: clean {row['clean']:.1f} (published {clean}), 0.3 {row['pgd200_0.3']:.1f} ({low}), "
-        f"0.4 {row['pgd200_0.4']:.1f} ({high}); in L2 at 5, from a random start {row['l2_5_few']:.1f} (published "
+        f"0.4 {row['pgd200_0.4']:.1f} ({high}), on the first half of the examples {row['pgd200_0.3_half']:.1f} and "
+        f"{row['pgd200_0.4_half']:.1f}; in L2 at 5, from a random start {row['l2_5_few']:.1f} (published "
         f"{far or 'none'}), from the example itself {row['l2_5_no_start_few']:.1f}, along the raw gradient "
         f"{row['l2_5_raw_few']:.1f}, under the strongest attack {row['l2_5_strongest_few']:.1f}."
     )
