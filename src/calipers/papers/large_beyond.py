@@ -118,5 +118,5 @@ def _draw(table: pd.DataFrame) -> Picture:
     axis.plot(others.eps, others.right, "_", color="tab:gray", label=f"{BASE}, other steps")
     axis.axhline(15, color="tab:red", linewidth=0.8, linestyle=":", label="published for 0.3 at 0.4")
     axis.set(xlabel="eps of the attack (L-infinity)", ylabel="% right", ylim=(0, 100))
-    axis.legend(fontsize=7, frameon=False)
+    page.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=2)
     return page
