@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from calipers.data import DataSet
-from calipers.models import Classifier, digest
+from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import BASE, Trainings, training_pgd
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
-from calipers.runner import Part, merge
+from calipers.papers.trainings import kept_by_network
+from calipers.runner import Part
 from calipers.threats import Threat
 
 if TYPE_CHECKING:
@@ -50,10 +51,9 @@ class _Measure:
 
     def rows(self, bench: Bench) -> pd.DataFrame:
         """A row a try."""
-        network = digest(self.model)
-        what = str([network, self.tries, len(self.test)])
-        parts = bench.shards(f"measured-{network[:12]}", what, self, len(self.tries))
-        return pd.DataFrame(self.tries).assign(right=merge(parts).table["right"])
+        what = [self.tries, len(self.test)]
+        columns = kept_by_network(bench, "measured", self.model, what, self, len(self.tries))
+        return pd.DataFrame(self.tries).assign(right=columns["right"])
 
     def __call__(self, shard: int) -> Part:
         """One number."""

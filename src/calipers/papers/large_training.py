@@ -17,11 +17,11 @@ from torch import Tensor
 
 from calipers.attacks import AttackResult, auto, pgd
 from calipers.data import DataSet
-from calipers.models import Classifier, digest
+from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
-from calipers.papers.trainings import Studio, draw_curves
-from calipers.runner import Part, merge
+from calipers.papers.trainings import Studio, draw_curves, kept_by_network
+from calipers.runner import Part
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy
 
@@ -237,10 +237,8 @@ class _Judge:
 
     def percents(self, bench: Bench) -> dict[str, float]:
         """Percent right by attack; of PGD-200 also on the examples that the strongest attack saw, and on a half."""
-        network, blocks = digest(self.model), -(-len(self.test) // self.few)
-        what = str([network, self.few])
-        row = {}
-        for name, right in merge(bench.shards(f"judged-{network[:12]}", what, self, blocks)).table.items():
+        row, blocks = {}, -(-len(self.test) // self.few)
+        for name, right in kept_by_network(bench, "judged", self.model, self.few, self, blocks).items():
             row[name] = 100 * float((right[right >= 0] == 1).mean())
             if name.startswith("pgd200"):
                 row[f"{name}_few"] = 100 * float((right[: self.few] == 1).mean())

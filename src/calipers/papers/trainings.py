@@ -8,19 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from calipers.data import DataSet, load
-from calipers.models import Classifier
-from calipers.papers.registry import Scale
-from calipers.runner import atomic_write
+from calipers.models import Classifier, digest
+from calipers.papers.registry import Bench, Scale
+from calipers.runner import Work, atomic_write, merge
 from calipers.training import ABOUT, Plan, Trained, best_precision, fresh, train
 from calipers.training.checkpoint import CHECKPOINT, has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Studio", "copied", "draw_curves"]
+__all__ = ["Studio", "copied", "draw_curves", "kept_by_network"]
 
 
 def copied(model: Classifier) -> Classifier:
@@ -103,6 +104,25 @@ class Studio:
         """The studio in a sentence."""
         some = f"the first {self.examples} training examples of" if self.examples else "all training examples of"
         return f"{self.arch} on {some} {self.data}, mixed precision {best_precision()}"
+
+
+def kept_by_network(
+    bench: Bench, stage: str, model: Classifier, what: object, work: Work, count: int
+) -> dict[str, np.ndarray]:
+    """The columns of a stage that measures one network, kept under its digest: other networks change nothing.
+
+    Arguments:
+        bench, stage, work, count: see :meth:`Bench.shards`.
+        model: the network.
+        what: everything else that determines a shard.
+
+    Example:
+        >>> from calipers.runner import Part
+        >>> kept_by_network(Bench(), "twice", fresh("digits-linear"), "n", lambda i: Part({"n": np.array([2 * i])}), 3)
+        {'n': array([0, 2, 4])}
+    """
+    network = digest(model)
+    return merge(bench.shards(f"{stage}-{network[:12]}", str([network, what]), work, count)).table
 
 
 def draw_curves(axis: Axes, curves: dict[str, pd.DataFrame], column: str) -> None:

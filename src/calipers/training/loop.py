@@ -220,10 +220,12 @@ class _Loop:
 
     def _check_radii(self, was: Schedule) -> None:
         """The epochs that are begun had the eps that they would have now."""
-        now, state = self.plan.schedule, self.state
-        if any(was(epoch) != now(epoch) for epoch in range(state.epoch + (state.step > 0))):
-            raise BadInput(f"--resume of {self.out}", expected=f"eps = {was.eps:g}, which it has reached", got=now.eps,
-                           hint="--init starts from its weights")  # fmt: skip
+        now = self.plan.schedule
+        for epoch in range(self.state.epoch + (self.state.step > 0)):
+            if was(epoch) != now(epoch):
+                got = f"eps of epoch {epoch + 1}: {was(epoch):g} then, {now(epoch):g} now"
+                raise BadInput(f"--resume of {self.out}", expected="the same settings", got=got,
+                               hint="--init starts from its weights")  # fmt: skip
 
     def run(self, checkpoint_seconds: float, on_epoch: Callable[[Row], None]) -> None:
         """Epoch after epoch, until the last, or until the loss rises suddenly or the network is dead."""
