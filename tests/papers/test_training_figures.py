@@ -41,6 +41,16 @@ def test_a_training_is_done_once_for_all_figures(tmp_path: Path) -> None:
     assert set(table.training) == {"A: 0.3 -> 0.4", "B: 0.35 -> 0.45", "0.4 from random weights"}
 
 
+def test_several_workers_train_the_chains_of_a_figure_at_once(tmp_path: Path) -> None:
+    name, told = "large_perturbations.figure8", list[str]()
+    with pytest.warns(UserWarning, match="half of the input box"):
+        alone = pd.read_csv(run(name, "smoke", tmp_path / "alone")[0])
+        together = pd.read_csv(run(name, "smoke", tmp_path / "together", workers=2, tell=told.append)[0])
+    assert [line.partition(" after")[0] for line in told] == ["trained: 1 of 2", "trained: 2 of 2"]
+    # Other threads round otherwise.
+    pd.testing.assert_frame_equal(alone, together, rtol=1e-3)
+
+
 def test_a_training_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     runs = Trainings("smoke", tmp_path)
     whole = runs.iterative(0.4)

@@ -73,7 +73,7 @@ def beyond(scale: Scale, bench: Bench = HERE) -> Result:
     """Accuracy of Table 1's networks between and beyond its two eps, and at 0.4 under PGD with other steps."""
     runs = Trainings(scale, bench.trained)
     test, parts = runs.studio.test(runs.size.strongly), []
-    for name, run in runs.compared().items():
+    for name, run in runs.compared(bench).items():
         measure = _Measure(run.model, USUAL + OTHERS if name == BASE else USUAL, test)
         parts.append(measure.rows(bench).assign(model=name))
     table = pd.concat(parts, ignore_index=True)[["model", *_Try._fields, "right"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from torch import nn
@@ -11,7 +12,7 @@ from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import LEARNED
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
-from calipers.papers.trainings import Studio
+from calipers.papers.trainings import Studio, train_chains
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy, fresh, robust_accuracy
 
@@ -55,13 +56,14 @@ def appendix_b(scale: Scale, bench: Bench = HERE) -> Result:
     data, arch, examples, epochs = _FULL[scale]
     studio = Studio(scale, data, arch, bench.trained, examples, held_out=100 if scale == "smoke" else 500)
     chosen = _variants() if scale != "smoke" else {name: _variants()[name] for name in ("reference", "FGSM")}
-    runs = {name: studio.fit(_named(name), replace(plan, epochs=epochs)) for name, plan in chosen.items()}
+    grid = {name: partial(studio.fit, _named(name), replace(plan, epochs=epochs)) for name, plan in chosen.items()}
     reference = replace(_REFERENCE, epochs=epochs)
-    runs["Glorot"] = studio.fit("glorot", reference, init="glorot")
+    grid["Glorot"] = partial(studio.fit, "glorot", reference, init="glorot")
     # Not in the paper: units that cannot die.
-    runs["leaky ReLUs"] = studio.fit("leaky", reference, start=_leaky(fresh(arch)))
+    grid["leaky ReLUs"] = partial(studio.fit, "leaky", reference, start=_leaky(fresh(arch)))
     if scale == "paper":
-        runs["ResNet-18"] = replace(studio, arch="mnist-resnet18").fit("resnet18", reference)
+        grid["ResNet-18"] = partial(replace(studio, arch="mnist-resnet18").fit, "resnet18", reference)
+    runs = train_chains(bench, studio.told(), *({name: make} for name, make in grid.items()))
     table = pd.DataFrame([_ending(name, run) for name, run in runs.items()])
     left = table[table.loss < LEARNED]
     named = zip(left.setting, left.robust.mul(100).round(1), strict=True)

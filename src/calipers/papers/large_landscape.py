@@ -30,6 +30,7 @@ from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.large_training import Network, Trainings
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
+from calipers.papers.trainings import train_chains
 from calipers.runner import Draws
 from calipers.threats import Threat
 from calipers.training import Plan, Schedule, fresh
@@ -115,10 +116,15 @@ def _curves_result(curves: dict[str, Tensor], told: Sequence[str], panels: Seque
 def figure3(scale: Scale, bench: Bench = HERE) -> Result:
     """ℓ(α) from the random initial weights of each training to its final ones, at the eps of the training."""
     runs, look = Trainings(scale, bench.trained), LOOKS[scale]
-    standard = runs.studio.fit("standard", Plan("standard", Schedule("constant", 0.0), epochs=min(5, runs.size.epochs)))
-    trained = {0.0: standard} | {eps: runs.base(eps) for eps in (0.2, 0.3, 0.4)}
-    ends = {eps: run.model for eps, run in trained.items()}
-    held = ", ".join(f"{run.metrics[-1]['robust']:.1%} at {eps:g}" for eps, run in trained.items() if eps)
+    standard = Plan("standard", Schedule("constant", 0.0), epochs=min(5, runs.size.epochs))
+    trained = train_chains(
+        bench,
+        runs.told(),
+        {"0": partial(runs.studio.fit, "standard", standard)},
+        *({f"{eps:g}": partial(runs.base, eps)} for eps in (0.2, 0.3, 0.4)),
+    )
+    ends = {float(eps): run.model for eps, run in trained.items()}
+    held = ", ".join(f"{run.metrics[-1]['robust']:.1%} at {eps}" for eps, run in trained.items() if eps != "0")
     start = fresh(runs.studio.arch, seed=0)
     curves = {f"eps = {eps:g}": _curve(runs, look, start, end, eps) for eps, end in ends.items()}
     learnt = runs.learnt({f"eps = {eps:g}": Network.usual(end, eps) for eps, end in ends.items()})

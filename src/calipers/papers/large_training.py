@@ -1,4 +1,4 @@
-"""Shaeiri, Nobahari and Rohban 2020, Sections 3 and Appendices B, D, E: training at large perturbations."""
+"""Shaeiri, Nobahari and Rohban 2020, Section 3: the trainings at large perturbations, and Table 1."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,25 +19,18 @@ from calipers.data import DataSet
 from calipers.models import Classifier
 from calipers.papers.large_perturbations import PAPER
 from calipers.papers.registry import HERE, Bench, Result, Scale, figure
-from calipers.papers.trainings import Studio, draw_curves, kept_by_network
+from calipers.papers.trainings import Studio, kept_by_network, train_chains
 from calipers.runner import Part
 from calipers.threats import Threat
 from calipers.training import Ascent, Plan, Schedule, Trained, accuracy
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
-
 __all__ = [
     "BASE",
+    "CURVES",
     "LEARNED",
     "Attack",
     "Network",
     "Trainings",
-    "figure1",
-    "figure2",
-    "figure7",
-    "figure8",
-    "figure10",
     "table1",
     "training_pgd",
 ]
@@ -143,9 +135,14 @@ class Trainings:
         plan = self.plan(schedule, math.ceil(eps / self.size.rise - 1e-9))
         return self.studio.fit(f"iat-{eps:g}", plan, begun="iat-0.4" if eps > 0.4 else "")
 
-    def compared(self) -> dict[str, Trained]:
+    def compared(self, bench: Bench) -> dict[str, Trained]:
         """The networks of Table 1."""
-        return {BASE: self.base(0.3), "0.3 -> 0.4": self.extended(0.3, 0.4), "IAT (0 -> 0.4)": self.iterative(0.4)}
+        return train_chains(
+            bench,
+            self.told(),
+            {BASE: partial(self.base, 0.3), "0.3 -> 0.4": partial(self.extended, 0.3, 0.4)},
+            {"IAT (0 -> 0.4)": partial(self.iterative, 0.4)},
+        )
 
     def examined(self) -> dict[str, Network]:
         """The networks extended to 0.4 and 0.5: what Appendix C checks.
@@ -197,10 +194,7 @@ class Trainings:
 def table1(scale: Scale, bench: Bench = HERE) -> Result:
     """Clean and robust accuracy of the three networks, under the paper's attack and under this project's strongest."""
     runs = Trainings(scale, bench.trained)
-    if bench.trained and bench.workers > 1:
-        # Into the folder, from where they are read below: the second network starts from the first.
-        bench.shards("trained", runs.told(), partial(_train, scale, bench.trained), 2)
-    rows = runs.compared()
+    rows = runs.compared(bench)
     size, test = runs.size, runs.studio.test(runs.size.judged)
     judges = {name: _Judge(row.model, test, size.strongly) for name, row in rows.items()}
     table = pd.DataFrame([{"model": name} | judge.percents(bench) for name, judge in judges.items()])
@@ -213,13 +207,6 @@ def table1(scale: Scale, bench: Bench = HERE) -> Result:
         *(_compared(row) for row in table.to_dict("records")),
     )
     return Result(table, findings)
-
-
-def _train(scale: Scale, folder: Path, shard: int) -> Part:
-    """Those of one chain, kept in the folder."""
-    runs = Trainings(scale, folder)
-    done = runs.iterative(0.4) if shard else runs.extended(0.3, 0.4)
-    return Part({}, notes={"epochs": len(done.metrics)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,103 +279,3 @@ def _compared(row: dict[Hashable, Any]) -> str:
         f"{far or 'none'}), from the example itself {row['l2_5_no_start_few']:.1f}, along the raw gradient "
         f"{row['l2_5_raw_few']:.1f}, under the strongest attack {row['l2_5_strongest_few']:.1f}."
     )
-
-
-def _curves(runs: Trainings, trainings: dict[str, Trained], *said: str, columns: tuple[str, ...] = ("loss",)) -> Result:
-    """One row an epoch of every training, and a picture of some columns."""
-    kept = ["epoch", "eps", *columns, "clean", "robust"]
-    parts = {name: pd.DataFrame(run.metrics)[kept] for name, run in trainings.items()}
-    table = pd.concat([part.assign(training=name) for name, part in parts.items()], ignore_index=True)
-    ends = "; ".join(f"{name}: {part.loss.iloc[0]:.3f} to {part.loss.iloc[-1]:.3f}" for name, part in parts.items())
-    told = f"Training loss from the first epoch to the last, {runs.told()}: {ends} (chance is log 10 = 2.303)."
-    flat = ", ".join(name for name, part in parts.items() if part.loss.iloc[-1] > LEARNED) or "none"
-    reasons: dict[str, list[str]] = {}
-    for name, run in trainings.items():
-        if run.stopped:
-            reasons.setdefault(run.stopped, []).append(name)
-    stops = [f"Stopped early: {', '.join(names)}; {reason}." for reason, names in reasons.items()]
-    ended = f"At chance in the end (a last loss above 0.95 log 10): {flat}."
-
-    def draw() -> Picture:
-        from matplotlib.figure import Figure as Canvas
-
-        page = Canvas(figsize=(4.5 * len(columns), 3.4), layout="constrained")
-        for axis, column in zip(np.atleast_1d(page.subplots(1, len(columns))), columns, strict=True):
-            draw_curves(axis, parts, column)
-        return page
-
-    return Result(table, (told, ended, *stops, *said), draw)
-
-
-@figure(
-    "large_perturbations.figure1",
-    paper=PAPER,
-    claim="Adversarial training from random weights does not lower the training loss for eps above about 0.35 (MNIST).",
-    long=True,
-)
-def figure1(scale: Scale, bench: Bench = HERE) -> Result:
-    """Training loss by epoch from random weights, for six eps."""
-    runs = Trainings(scale, bench.trained, CURVES)
-    return _curves(runs, {f"{eps:g}": runs.plain(eps) for eps in (0.1, 0.2, 0.3, 0.35, 0.4, 0.5)})
-
-
-@figure(
-    "large_perturbations.figure2",
-    paper=PAPER,
-    claim="From weights trained at a smaller eps the training loss at a larger one falls within a few epochs: "
-    "0.3 -> 0.4 (A) and 0.35 -> 0.45 (B) on MNIST.",
-    long=True,
-)
-def figure2(scale: Scale, bench: Bench = HERE) -> Result:
-    """Extended adversarial training beside training from random weights at the same eps."""
-    runs = Trainings(scale, bench.trained, CURVES)
-    trainings = {"A: 0.3 -> 0.4": runs.extended(0.3, 0.4), "B: 0.35 -> 0.45": runs.extended(0.35, 0.45),
-                 "0.4 from random weights": runs.plain(0.4)}  # fmt: skip
-    return _curves(runs, trainings)
-
-
-@figure(
-    "large_perturbations.figure7",
-    paper=PAPER,
-    claim="Iterative adversarial training to 0.5: the training loss rises slowly, then suddenly; there one stops.",
-    long=True,
-)
-def figure7(scale: Scale, bench: Bench = HERE) -> Result:
-    """The training loss while eps rises, and where the stopping rule ends it."""
-    runs = Trainings(scale, bench.trained, CURVES)
-    run = runs.iterative(0.5)
-    said = () if run.stopped else ("The stopping rule found no sudden rise.",)
-    return _curves(runs, {"IAT 0 -> 0.5": run}, *said)
-
-
-@figure(
-    "large_perturbations.figure8",
-    paper=PAPER,
-    claim="Adversarial training fails above about 0.35 from random weights; extended training to 0.5 lowers the loss.",
-    long=True,
-)
-def figure8(scale: Scale, bench: Bench = HERE) -> Result:
-    """Extended training from 0.3 to 0.4 and 0.5, and from 0.35 to 0.45."""
-    runs = Trainings(scale, bench.trained, CURVES)
-    pairs = ((0.3, 0.4), (0.35, 0.45), (0.3, 0.5))
-    return _curves(runs, {f"{start:g} -> {eps:g}": runs.extended(start, eps) for start, eps in pairs})
-
-
-@figure(
-    "large_perturbations.figure10",
-    paper=PAPER,
-    claim="Adversarial training converges: the change of the training loss and the L2 distance of the weights from "
-    "epoch to epoch both become small.",
-    long=True,
-)
-def figure10(scale: Scale, bench: Bench = HERE) -> Result:
-    """Change of the loss and movement of the weights by epoch."""
-    runs = Trainings(scale, bench.trained)
-    trainings = {"0.3": runs.base(0.3), "0.3 -> 0.4": runs.extended(0.3, 0.4)}
-    moved = [row["weights_moved"] or 0.0 for row in trainings["0.3"].metrics]
-    change = abs(trainings["0.3"].metrics[-1]["loss_change"] or 0.0)
-    said = (
-        f"At 0.3 the weights move {moved[0]:.2f} in the first epoch, {min(moved):.2f} at the least (epoch "
-        f"{moved.index(min(moved)) + 1}), and {moved[-1]:.2f} in the last, in which the loss changes by {change:.4f}."
-    )
-    return _curves(runs, trainings, said, columns=("loss", "loss_change", "weights_moved"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ import pandas as pd
 from calipers.data import DataSet, load
 from calipers.models import Classifier, digest
 from calipers.papers.registry import Bench, Scale
-from calipers.runner import Work, atomic_write, merge
+from calipers.runner import Part, Work, atomic_write, merge
 from calipers.training import ABOUT, Plan, Trained, best_precision, fresh, train
 from calipers.training.checkpoint import CHECKPOINT, has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Studio", "copied", "draw_curves", "kept_by_network"]
+__all__ = ["Chain", "Studio", "copied", "draw_curves", "kept_by_network", "train_chains"]
+
+# Trainings by name, to be done one after the other.
+Chain = Mapping[str, Callable[[], Trained]]
 
 
 def copied(model: Classifier) -> Classifier:
@@ -104,6 +108,31 @@ class Studio:
         """The studio in a sentence."""
         some = f"the first {self.examples} training examples of" if self.examples else "all training examples of"
         return f"{self.arch} on {some} {self.data}, mixed precision {best_precision()}"
+
+
+def train_chains(bench: Bench, told: str, *chains: Chain) -> dict[str, Trained]:
+    """The networks of all chains by name; several workers train chains at once, and leave them in the folder.
+
+    Arguments:
+        bench: where trainings are kept, and how many workers.
+        told: how they are trained, in a sentence.
+        chains: what starts from weights that another training makes belongs into the chain of the other.
+
+    Example:
+        >>> from calipers.training import Schedule
+        >>> studio = Studio("smoke", "digits", "digits-linear", examples=100)
+        >>> plan = Plan("pgd", Schedule("constant", 0.1), epochs=1)
+        >>> list(train_chains(Bench(), studio.told(), {"at 0.1": lambda: studio.fit("0.1", plan)}))
+        ['at 0.1']
+    """
+    if bench.trained and bench.workers > 1:
+        bench.shards("trained", str([told, *map(list, chains)]), partial(_train_chain, chains), len(chains))
+    return {name: make() for chain in chains for name, make in chain.items()}
+
+
+def _train_chain(chains: Sequence[Chain], shard: int) -> Part:
+    """One chain, into the folder of its trainings."""
+    return Part({}, notes={name: len(make().metrics) for name, make in chains[shard].items()})
 
 
 def kept_by_network(
