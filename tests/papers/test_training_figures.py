@@ -79,7 +79,7 @@ def test_the_paper_scale_is_the_published_one() -> None:
     assert plan.ascent.plan(0.4) == (20, 0.05)
     assert (size.tried, size.ramp) == (2, 2)
     grid = _variants()
-    assert len({_named(name) for name in grid}) == len(grid) == 19
+    assert len({_named(name) for name in grid}) == len(grid) == 18
 
 
 def test_a_base_network_gets_a_ramp_only_if_it_never_left_chance(tmp_path: Path) -> None:
