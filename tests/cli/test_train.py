@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from calipers.data import load
 from calipers.models import ARCHITECTURES
+from calipers.training import fresh
 from tests.cli.test_process import CALIPERS, environment
 
 SHORT = ["train", "--data", "digits", "--arch", "digits-mlp", "--eps", "0.05", "--steps", "2", "--lr", "0.005",
@@ -49,6 +50,18 @@ def test_trained_then_extended_and_told_honestly(calipers, tmp_path):
         assert calipers("audit", *words, *how).status == 0
         rows.append(pd.read_parquet(tmp_path / "run" / "examples.parquet"))
     assert rows[0].equals(rows[1])
+
+
+def test_fresh_weights_are_drawn_as_init_says(calipers, tmp_path):
+    still = ["1e-12" if word == "0.005" else word for word in [*SHORT, "--epochs", "1"]]
+    assert calipers(*still, "--init", "tutorial", "--out", tmp_path / "run").status == 0
+    drawn = fresh("digits-mlp", init="tutorial").module.state_dict()
+    assert all(torch.allclose(weight, drawn[name], atol=1e-9) for name, weight in weights(tmp_path / "run").items())
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["init"] == "tutorial"
+    said = calipers(*still, "--out", tmp_path / "run", "--resume")
+    assert said.status == 2
+    assert "init" in said.err
+    assert "tutorial" in said.err
 
 
 def test_killed_in_mid_epoch_and_resumed(calipers, tmp_path):

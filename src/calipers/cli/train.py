@@ -27,7 +27,7 @@ def train(
     arch: str | None = None,
     recipe: str = "pgd",
     out: Path,
-    init: Path | None = None,
+    init: str = "torch",
     examples: Whole | None = None,
     test_data: str | None = None,
     test_examples: Whole | None = None,
@@ -61,7 +61,8 @@ def train(
     out
         The folder for weights.safetensors, metrics.parquet and the checkpoints.
     init
-        Start from these weights: the folder of an earlier training, or FILE.safetensors with --arch.
+        Start from these weights: the folder of an earlier training, or FILE.safetensors with --arch; or fresh ones,
+        drawn as torch, glorot or tutorial (normal, deviation 0.1, biases 0.1) says.
     examples
         Train on the first so many.
     test_data
@@ -80,19 +81,20 @@ def train(
     """
     from calipers import training
 
-    known = data or training.begun(init).get("data")
+    drawn, kept = (init, None) if init in training.INITIALISATIONS else ("torch", Path(init))
+    known = data or training.begun(kept).get("data")
     if known is None:
         raise BadInput("--data", expected="what to train on", got="none")
     if resume and replace:
         raise BadInput("resume and replace", expected="one of the two", got="both")
-    plan = _plan(recipe, init, out if resume else None, adversary, optimization, machine)
+    plan = _plan(recipe, kept, out if resume else None, adversary, optimization, machine)
     some, test, apart = _data(known, examples, test_data, test_examples)
-    model = training.initial(init, arch=arch, seed=plan.seed, shape=some.shape, box=some.box)
+    model = training.initial(kept, arch=arch, seed=plan.seed, shape=some.shape, box=some.box, drawn=drawn)
     model.check(some.x, some.y)
     events = out if machine.tensorboard else None
     fabric = training.launch(plan.precision, processes=machine.nproc, device=machine.device, tensorboard=events)
     silent = quiet or json or not fabric.is_global_zero
-    told = {"arch": model.name, "data": known, "init": str(init) if init else None}
+    told = {"arch": model.name, "data": known, "init": str(kept or drawn)}
     try:
         with progress(f"{model.name} on {known}", plan.epochs * len(some), silent) as tell:
             done = training.train(

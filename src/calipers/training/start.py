@@ -87,7 +87,7 @@ def begun(init: Path | None) -> dict[str, Any]:
         BadInput: if nothing is there, or the folder is not one of a training.
     """
     if init is not None and not init.exists():
-        expected = "the folder of a training, or FILE.safetensors"
+        expected = f"the folder of a training, FILE.safetensors, or one of {', '.join(INITIALISATIONS)}"
         raise BadInput(f"--init {init}", expected=expected, got="nothing there")
     return about(init) if init is not None and init.is_dir() else {}
 
@@ -115,7 +115,7 @@ def trained_for(init: Path, norm: str | None = None) -> float:
 
 def initial(
     init: Path | None, *, arch: str | None = None, seed: int = 0, shape: tuple[int, ...] | None = None,
-    box: Box | None = None,
+    box: Box | None = None, drawn: str = "torch",
 ) -> Classifier:  # fmt: skip
     """Fresh weights, or those that an earlier training kept.
 
@@ -123,6 +123,7 @@ def initial(
         init: the folder of a training, or FILE.safetensors with ``arch``; None for fresh weights.
         arch: the architecture; a folder knows its own.
         seed, shape, box: as for :func:`fresh`.
+        drawn: how fresh weights are drawn, the ``init`` of :func:`fresh`.
 
     Raises:
         BadInput: nothing there, or weights that do not fit the architecture, with the first tensors that differ.
@@ -132,6 +133,6 @@ def initial(
     if known is None:
         raise BadInput("--arch", expected="the network to train", got="none", hint=f"one of {', '.join(ARCHITECTURES)}")
     if init is None:
-        return fresh(known, seed=seed, shape=shape, box=box)
+        return fresh(known, seed=seed, shape=shape, box=box, init=drawn)
     file = init / WEIGHTS if init.is_dir() else init
     return replace(models.load(str(file), arch=known, shape=shape, box=box), name=known)
