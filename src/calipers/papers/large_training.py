@@ -31,6 +31,7 @@ __all__ = [
     "Attack",
     "Network",
     "Trainings",
+    "not_broken",
     "table1",
     "training_pgd",
 ]
@@ -252,19 +253,19 @@ class _Judge:
             threat = Threat("linf", eps)
             left = ~training_pgd(eps, steps=200)(model, x, y, threat).success
             columns[f"pgd200_{eps:g}"] = left
-            columns[f"strongest_{eps:g}_few"] = few(partial(_not_broken, model, some, threat, left))
+            columns[f"strongest_{eps:g}_few"] = few(partial(not_broken, model, some, threat, left))
         threat, remark = Threat("l2", 5.0), partial(pgd, steps=125, step_size=0.1, loss="ce-raw")
         left = few(lambda: ~remark(model, x, y, threat).success)
         columns["l2_5_few"] = left
         columns["l2_5_no_start_few"] = few(lambda: ~remark(model, x, y, threat, random_start=False).success)
         columns["l2_5_raw_few"] = few(lambda: ~remark(model, x, y, threat, raw=True).success)
-        columns["l2_5_strongest_few"] = few(partial(_not_broken, model, some, threat, left))
+        columns["l2_5_strongest_few"] = few(partial(not_broken, model, some, threat, left))
         return columns
 
 
-def _not_broken(model: Classifier, few: DataSet, threat: Threat, left: Tensor) -> Tensor:
+def not_broken(model: Classifier, few: DataSet, threat: Threat, left: Tensor) -> Tensor:
     """Of those left, the ones that also withstand the default ensemble."""
-    left, some = left.clone(), left.nonzero()[:, 0]
+    left, some = left.clone(), left.nonzero()[:, 0].to(few.x.device)
     if len(some):
         left[some] = ~auto(model, few.x[some], few.y[some], threat).success
     return left
