@@ -80,6 +80,31 @@ def test_climb_takes_the_attacks_steps():
         assert torch.equal(found.adversarial[rows], z[rows])
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_climb_ends_where_no_gradient_is_left(norm):
+    """A dead network is looked at once: where the gradient is exactly 0 for all, later steps would stand still."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    model, (x, y), looks = Classifier.of(net, shape=(1, 8, 8)), examples(), []
+    net.register_forward_hook(lambda *_: looks.append(1))
+    eps = 3.0 if norm == "l0" else 0.3
+    climb(model, x, y, Threat(norm, eps), steps=7)
+    assert len(looks) == 7
+    with torch.no_grad():
+        net[1].weight.zero_()
+        net[1].bias.fill_(-1.0)
+    looks.clear()
+    z = climb(model, x, y, Threat(norm, eps), steps=7)
+    assert len(looks) == 1
+    assert torch.allclose(z, climb(model, x, y, Threat(norm, eps), steps=1, start=z), atol=1e-6)
+    # One example that still has a gradient is enough to go on for all.
+    with torch.no_grad():
+        net[1].weight[0] = 100.0 * x[0].flatten()
+        net[1].bias[0] = -100.0 * float(x[0].flatten() @ x[0].flatten()) + 1.0
+    looks.clear()
+    climb(model, x, y, Threat(norm, eps), steps=7, random_start=False)
+    assert len(looks) > 1
+
+
 def test_climb_asks_for_one_radius():
     model, (x, y) = fresh("digits-mlp"), examples()
     with pytest.raises(BadInput, match="eps to climb to: expected one radius"):

@@ -34,8 +34,9 @@ def climb(
     r"""The last iterate of :func:`calipers.attacks.pgd`'s ascent, z ≈ argmax_{z ∈ ball ∩ box} loss(model(z), y).
 
     The same steps as the attack, without what an attack does besides: no example leaves early, nothing is judged, and
-    nothing waits for a number from the device. The module runs in eval mode and is left as it was found, so that the
-    statistics of batch normalisation do not see the iterates.
+    nothing waits for a number from a GPU. On the CPU the ascent ends where the gradient is exactly 0 for every example,
+    as on a dead network: all later steps would stand still. The module runs in eval mode and is left as it was found,
+    so that the statistics of batch normalisation do not see the iterates.
 
     Arguments:
         model: the classifier; its module may be in train mode.
@@ -72,8 +73,12 @@ def climb(
         if start is not None:
             rows.z = start
         for _ in range(steps):
-            method.step(ask, rows, _seen(method, ask.model, rows))
+            seen = _seen(method, ask.model, rows)
+            method.step(ask, rows, seen)
             rows.k = rows.k + 1
+            # Asking a GPU would stop the queue of its kernels at every step.
+            if seen.grad.device.type == "cpu" and not seen.grad.any():
+                break
     return rows.z.detach()
 
 
